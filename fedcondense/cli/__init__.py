@@ -1,0 +1,1 @@
+"""The commands; the only wing that writes to a terminal."""

@@ -1,0 +1,1 @@
+"""The TOML files that people write, as frozen models."""

@@ -1,0 +1,122 @@
+"""One experiment on one machine: a study, its images, and how they are parted over sites."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from fedcondense.config.loading import Settings, parse_settings, read_toml
+from fedcondense.config.methods import Method
+from fedcondense.config.site import ImageFolder, ImageNpz, ImageSource, ReleasePolicy
+from fedcondense.config.study import ClassName, EvaluationProtocol, ImageSpec, NetworkSpec, Study
+from fedcondense.errors import SettingsError
+
+
+class ReleaseMode(StrEnum):
+    """Whether the gate's refusal stops a contribution. Only a scenario can say `study-only`."""
+
+    ENFORCED = "enforced"
+    STUDY_ONLY = "study-only"
+
+
+class Partition(Settings):
+    """How training images are dealt to sites; a group never crosses a site."""
+
+    kind: Literal["dirichlet", "site", "even"] = "dirichlet"
+    sites: int = Field(4, ge=1, le=200, description="ignored by `site`, where the data says")
+    alpha: float = Field(0.5, gt=0, le=1e4, description="label skew: small is uneven")
+
+
+class Scenario(Settings):
+    """A study played on one machine, once per partition seed."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
+    classes: tuple[ClassName, ...] | None = Field(
+        None, description="left out: the data's own, in its order"
+    )
+    images: ImageSource | None = Field(None, description="left out: given with --data")
+    external: Path | None = Field(
+        None, description="a second test set that nothing is trained on, scored beside the first"
+    )
+    image: ImageSpec = ImageSpec()
+    network: NetworkSpec = NetworkSpec()
+    images_per_class: int = Field(5, ge=1, le=1_000)
+    distill: Method
+    evaluation: EvaluationProtocol = EvaluationProtocol()
+    partition: Partition = Partition()
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one repetition each")
+    quorum: int | None = Field(None, ge=1, description="left out: all sites but one, at least one")
+    release: ReleaseMode = ReleaseMode.ENFORCED
+    site: ReleasePolicy = ReleasePolicy()
+    read: Literal["test", "validation"] = Field(
+        "test", description="validation: a part of train stands in for test, to choose settings"
+    )
+    random_draws: int = Field(5, ge=1, le=100, description="draws of random real images")
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Scenario:
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds: each is at least 0 and stands once")
+        return self
+
+    def study(self, classes: tuple[str, ...], sites: int, seed: int) -> Study:
+        """The study that the sites of one repetition agree on.
+
+        Raises:
+            SettingsError: the parts do not fit together.
+        """
+        values = {
+            "name": self.name,
+            "classes": classes,
+            "image": self.image.model_dump(mode="json"),
+            "network": self.network.model_dump(mode="json"),
+            "images_per_class": self.images_per_class,
+            "distill": self.distill.model_dump(mode="json"),
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "quorum": self.quorum or max(1, sites - 1),
+            "seed": seed,
+        }
+        if values["quorum"] > sites:
+            raise SettingsError(
+                f"{self.name}: quorum: {self.quorum} of {sites} sites can never be met",
+                hint="lower quorum or raise partition.sites",
+            )
+        return parse_settings(Study, values, self.name)
+
+
+def load_scenario(path: Path, data: Path | None = None) -> Scenario:
+    """Read a scenario; `data` replaces its images, paths in it are relative to its folder.
+
+    Raises:
+        SettingsError: a key is wrong, or no images are named.
+    """
+    values = read_toml(path)
+    if data is not None:
+        kind = "npz" if data.suffix == ".npz" else "folder"
+        values["images"] = {"kind": kind, "path": str(data.absolute())}
+    scenario = parse_settings(Scenario, values, path.name)
+    if scenario.images is None:
+        raise SettingsError(
+            f"{path.name}: images: no images are named",
+            hint="add --data PATH (a folder of class folders, or an npz), or an [images] table",
+        )
+    return _with_absolute_paths(scenario, path.parent.absolute())
+
+
+def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
+    changes: dict[str, Any] = {}
+    if isinstance(scenario.images, ImageFolder | ImageNpz):
+        path = folder / scenario.images.path
+        changes["images"] = scenario.images.model_copy(update={"path": path})
+    if scenario.external is not None:
+        changes["external"] = folder / scenario.external
+    return scenario.model_copy(update=changes)
+
+
+def scenario_toml(scenario: Scenario) -> str:
+    """The scenario as TOML, every default written out: reading it again gives an equal one."""
+    return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))

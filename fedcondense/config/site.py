@@ -1,0 +1,62 @@
+"""What a hospital decides alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedcondense.config.loading import Settings
+
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+class ImageFolder(Settings):
+    """A folder of class folders."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+class ImageNpz(Settings):
+    """An npz archive in the form of docs/ref-data.md."""
+
+    kind: Literal["npz"]
+    path: Path
+
+
+class Phantoms(Settings):
+    """Procedural chest phantoms; a score on them is never a claim about patients."""
+
+    kind: Literal["phantoms"]
+    images_per_class: int = Field(300, ge=8, le=20_000, description="images of each class")
+    scanners: int = Field(3, ge=1, le=20, description="scanner looks, one to a site")
+    size: int = Field(64, ge=16, le=512)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+ImageSource = Annotated[ImageFolder | ImageNpz | Phantoms, Field(discriminator="kind")]
+
+
+class ReleasePolicy(Settings):
+    """What the site asks of a release; it can ask for more than the gate, never for less."""
+
+    min_patients_per_class: int = Field(
+        100, ge=1, description="a class with fewer groups is left out: small classes leak"
+    )
+
+
+class SiteConfig(Settings):
+    """One hospital: its images, its state directory, and what it pins of the study."""
+
+    name: SiteName
+    seed: int = Field(ge=0, lt=2**63, description="start, sampling and augmentation at this site")
+    images: ImageSource
+    state: Path = Field(description="directory of the site's own, mode 0700")
+    study: Path = Field(description="the study file that this site agreed to")
+    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    run_signing_fingerprint: str = Field(description="learned out of band, never on first use")
+    threads: int = Field(1, ge=1, le=256)
+    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda:\d+)$")
+    release: ReleasePolicy = ReleasePolicy()

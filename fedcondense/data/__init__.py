@@ -1,0 +1,1 @@
+"""Radiographs as tensors: reading, phantoms, groups, splits and partitions over sites."""

@@ -1,0 +1,1 @@
+"""The distillation algorithms as pure functions over a `Source` of patient data."""

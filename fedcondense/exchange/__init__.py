@@ -1,0 +1,1 @@
+"""What crosses the wire: contributions, the keys that sign and seal them, run descriptions."""

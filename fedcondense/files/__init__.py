@@ -1,0 +1,1 @@
+"""How anything is written: atomically, canonically, and as one self-contained page."""

@@ -1,0 +1,1 @@
+"""The shells around Flower; the only wing that imports flwr."""

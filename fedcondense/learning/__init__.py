@@ -1,0 +1,1 @@
+"""Networks, augmentation, classifiers and their scores; knows nothing of hospitals."""

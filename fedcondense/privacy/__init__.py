@@ -1,0 +1,1 @@
+"""The gate: nothing leaves a site before it says so."""

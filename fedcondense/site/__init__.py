@@ -1,0 +1,1 @@
+"""The hospital's own path, from its images to sealed bytes."""

@@ -4,11 +4,11 @@
     ├── SettingsError          FC101  exit 2
     ├── RunDirectoryError      FC102
     ├── Interrupted            FC103
+    ├── WorkerLost             FC104
     ├── ImageError             FC201
     ├── DataError              FC202
     ├── TooFewImages           FC203
     ├── DivergedError          FC301
-    ├── CheckpointError        FC302
     ├── ReleaseRefused         FC401  exit 3
     ├── ContributionRejected   FC402
     ├── KeyFileError           FC403
@@ -59,6 +59,12 @@ class Interrupted(FedcondenseError):
     code = "FC103"
 
 
+class WorkerLost(FedcondenseError):
+    """A process that computed for us was killed, most often for lack of memory."""
+
+    code = "FC104"
+
+
 class ImageError(FedcondenseError):
     """One image cannot be read."""
 
@@ -81,12 +87,6 @@ class DivergedError(FedcondenseError):
     """The distillation left the finite numbers."""
 
     code = "FC301"
-
-
-class CheckpointError(FedcondenseError):
-    """A checkpoint belongs to another study or is damaged."""
-
-    code = "FC302"
 
 
 class ReleaseRefused(FedcondenseError):

@@ -52,7 +52,7 @@ class Idm(Settings):
     image_rate: float = Field(5.0, gt=0, le=1e4, description="step size of the synthetic pixels")
     image_momentum: float = Field(0.5, ge=0, lt=1)
     per_class_momentum: bool = Field(
-        True, description="momentum as the published per-class loop has it"
+        default=True, description="momentum as the published per-class loop has it"
     )
     class_weight: float = Field(0.5, ge=0, le=100, description="lambda, eq. 5")
     accuracy_reading: AccuracyReading = AccuracyReading.FRACTION

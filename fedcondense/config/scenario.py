@@ -69,6 +69,12 @@ class Scenario(Settings):
         Raises:
             SettingsError: the parts do not fit together.
         """
+        quorum = self.quorum or max(1, sites - 1)
+        if quorum > sites:
+            raise SettingsError(
+                f"{self.name}: quorum: {quorum} of {sites} sites can never be met",
+                hint="lower quorum or raise partition.sites",
+            )
         values = {
             "name": self.name,
             "classes": classes,
@@ -77,14 +83,9 @@ class Scenario(Settings):
             "images_per_class": self.images_per_class,
             "distill": self.distill.model_dump(mode="json"),
             "evaluation": self.evaluation.model_dump(mode="json"),
-            "quorum": self.quorum or max(1, sites - 1),
+            "quorum": quorum,
             "seed": seed,
         }
-        if values["quorum"] > sites:
-            raise SettingsError(
-                f"{self.name}: quorum: {self.quorum} of {sites} sites can never be met",
-                hint="lower quorum or raise partition.sites",
-            )
         return parse_settings(Study, values, self.name)
 
 

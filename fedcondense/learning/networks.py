@@ -1,0 +1,80 @@
+"""The ConvNet of the distillation papers, initialised from an explicit generator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """`depth` x [Conv 3x3, GroupNorm(width, width), ReLU, AvgPool 2], flatten, Linear.
+
+    Zhao et al. 2023, sec. 5.1; Gidaris & Komodakis 2018. GroupNorm with one group per channel is
+    instance norm that survives an empty batch.
+    """
+
+    def __init__(self, *, channels: int, classes: int, size: int, width: int, depth: int) -> None:
+        super().__init__()
+        if size >> (depth - 1) < 2:
+            # a norm over one pixel is zero whatever comes in: the network would be dead
+            raise ValueError(f"{depth} halvings leave less than 2 x 2 pixels of {size}")
+        blocks: list[nn.Module] = []
+        for block in range(depth):
+            blocks += [
+                nn.Conv2d(channels if block == 0 else width, width, 3, padding=1),
+                nn.GroupNorm(width, width),
+                nn.ReLU(inplace=True),
+                nn.AvgPool2d(2),
+            ]
+        self.body = nn.Sequential(*blocks)
+        self.head = nn.Linear(width * (size >> depth) ** 2, classes)
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The embedding: what the classifier's last layer sees, flattened."""
+        return self.body(images).flatten(
+            1
+        )  # not `view`: crops of one channel are ambiguous in memory
+
+    def features_and_logits(
+        self, images: Float[Tensor, "n c h w"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+        """Embedding and class scores from one pass."""
+        features = self.features(images)
+        return features, self.head(features)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Class scores before the softmax."""
+        return self.head(self.features(images))
+
+
+def build_network(
+    *,
+    channels: int,
+    classes: int,
+    size: int,
+    width: int,
+    depth: int,
+    generator: torch.Generator,
+) -> ConvNet:
+    """A fresh ConvNet with PyTorch's default initialisation, drawn from `generator` alone."""
+    with torch.device("meta"):  # the constructors would draw from the global generator
+        network = ConvNet(channels=channels, classes=classes, size=size, width=width, depth=depth)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _initialise(module, generator)
+        elif isinstance(module, nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
+    """Weights and bias uniform in +-1/sqrt(fan-in), PyTorch's default."""
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    if layer.bias is not None:
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -1,0 +1,48 @@
+"""What a condensing site reports, one JSON line a step; it stays at the site."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+
+from fedcondense.progress import Step
+
+BYTES_PER_KIBIBYTE = 1024
+
+
+class Journal:
+    """Appends every step to a file, with seconds since the first and peak memory."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._began = time.monotonic()
+
+    def __call__(self, step: Step) -> None:
+        """Append one line; a `Watch`."""
+        line = {
+            "stage": step.stage,
+            "done": step.done,
+            "total": step.total,
+            "seconds": round(time.monotonic() - self._began, 3),
+            "megabytes": round(peak_megabytes(), 1),
+            **step.figures,
+        }
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def peak_megabytes() -> float:
+    """Most resident memory that this process ever had, in MB of 10^6 bytes."""
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes * BYTES_PER_KIBIBYTE / 1e6
+
+
+def read_journal(path: Path) -> list[dict[str, float | str]]:
+    """All whole lines of a journal, oldest first; none where it was never begun."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="ascii")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

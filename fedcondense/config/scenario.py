@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from fedcondense.config.loading import Settings, parse_settings, read_toml
 from fedcondense.config.methods import Method
-from fedcondense.config.site import ImageFolder, ImageNpz, ImageSource, ReleasePolicy
+from fedcondense.config.site import Device, ImageFolder, ImageNpz, ImageSource, ReleasePolicy
 from fedcondense.config.study import ClassName, EvaluationProtocol, ImageSpec, NetworkSpec, Study
 from fedcondense.errors import SettingsError
 
@@ -31,6 +31,18 @@ class Partition(Settings):
     alpha: float = Field(0.5, gt=0, le=1e4, description="label skew: small is uneven")
 
 
+class External(Settings):
+    """A second test set, scored beside the first; nothing is ever trained on it.
+
+    Images of a group that is trained on are left out.
+    """
+
+    path: Path
+    classes: tuple[ClassName, ...] | None = Field(
+        None, description="classes that are tested; left out: all that the study knows"
+    )
+
+
 class Scenario(Settings):
     """A study played on one machine, once per partition seed."""
 
@@ -39,9 +51,7 @@ class Scenario(Settings):
         None, description="left out: the data's own, in its order"
     )
     images: ImageSource | None = Field(None, description="left out: given with --data")
-    external: Path | None = Field(
-        None, description="a second test set that nothing is trained on, scored beside the first"
-    )
+    external: External | None = None
     image: ImageSpec = ImageSpec()
     network: NetworkSpec = NetworkSpec()
     images_per_class: int = Field(5, ge=1, le=1_000)
@@ -52,6 +62,7 @@ class Scenario(Settings):
     quorum: int | None = Field(None, ge=1, description="left out: all sites but one, at least one")
     release: ReleaseMode = ReleaseMode.ENFORCED
     site: ReleasePolicy = ReleasePolicy()
+    device: Device = "cpu"
     read: Literal["test", "validation"] = Field(
         "test", description="validation: a part of train stands in for test, to choose settings"
     )
@@ -114,7 +125,8 @@ def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
         path = folder / scenario.images.path
         changes["images"] = scenario.images.model_copy(update={"path": path})
     if scenario.external is not None:
-        changes["external"] = folder / scenario.external
+        path = folder / scenario.external.path
+        changes["external"] = scenario.external.model_copy(update={"path": path})
     return scenario.model_copy(update=changes)
 
 

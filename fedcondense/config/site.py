@@ -11,6 +11,8 @@ from fedcondense.config.loading import Settings
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
+
 
 class ImageFolder(Settings):
     """A folder of class folders."""
@@ -58,5 +60,5 @@ class SiteConfig(Settings):
     study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_signing_fingerprint: str = Field(description="learned out of band, never on first use")
     threads: int = Field(1, ge=1, le=256)
-    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda:\d+)$")
+    device: Device = "cpu"
     release: ReleasePolicy = ReleasePolicy()

@@ -204,7 +204,7 @@ class _Distillation:
             width=self.study.network.width,
             depth=self.study.network.depth,
             generator=generator,
-        )
+        ).to(self.source.device)
 
     def _state(self) -> State:
         queue = {f"queue.{name}": tensor for name, tensor in self.queue.state().items()}

@@ -9,11 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fedcondense.config.study import ImageSpec
-
-
-def normalise(images: UInt8[Tensor, "n c h w"], spec: ImageSpec) -> Float[Tensor, "n c h w"]:
-    """Pixels in the units that networks see: (value / 255 - mean) / std."""
-    return images.float().div_(255).sub_(spec.mean).div_(spec.std)
+from fedcondense.learning.pixels import normalise
 
 
 @runtime_checkable
@@ -23,6 +19,10 @@ class Source(Protocol):
     @property
     def labels(self) -> tuple[int, ...]:
         """The classes that this site condenses, in the study's numbering."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where drawn images lie, and so where all is computed."""
 
     def draw(self, label: int, count: int, generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """`count` different images of one class, or all of them where it has fewer."""
@@ -40,9 +40,15 @@ class PlainSource:
     """Patient images answered as they are; the mode without differential privacy."""
 
     def __init__(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], spec: ImageSpec
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        spec: ImageSpec,
+        *,
+        device: str = "cpu",
     ) -> None:
-        self._images = images
+        self.device = _device(device)
+        self._images = images.to(self.device)
         self._labels = labels
         self._spec = spec
         self._rows = {
@@ -70,7 +76,7 @@ class PlainSource:
             if balanced
             else torch.randperm(len(self._labels), generator=generator)[:count]
         )
-        return normalise(self._images[rows], self._spec), self._labels[rows]
+        return normalise(self._images[rows], self._spec), self._labels[rows].to(self.device)
 
     def _balanced_rows(self, count: int, generator: torch.Generator) -> Tensor:
         share = -(-count // len(self._rows))
@@ -84,3 +90,10 @@ class PlainSource:
         together = torch.cat(parts)
         # shuffled before the cut, so that no class is always the one that loses a place
         return together[torch.randperm(len(together), generator=generator)[:count]]
+
+
+def _device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -41,10 +41,11 @@ def initial_set(
     From real images every one of the `partition`² parts of a stored image begins as another
     patient (Zhao et al. 2023, sec. 4.1); the gate never releases such a set.
     """
-    labels = torch.tensor(source.labels).repeat_interleave(images_per_class)
+    labels = torch.tensor(source.labels, device=source.device)
+    labels = labels.repeat_interleave(images_per_class)
     if start is Start.NOISE:
         shape = (len(labels), spec.channels, spec.size, spec.size)
-        images = torch.randn(shape, generator=generator)
+        images = torch.randn(shape, generator=generator).to(source.device)
         return SyntheticSet(images, labels, images)
     views = images_per_class * partition * partition
     stored = [

@@ -25,7 +25,7 @@ PAPER_EPOCHS, PAPER_BATCH = 1_001, 256  # Zhao et al. 2023, as their code evalua
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images in normalised units (N, C, H, W) with their labels, named once and used by rows."""
+    """Images in normalised units (N, C, H, W) with their labels."""
 
     images: Float32[np.ndarray, "n c h w"]
     labels: Int64[np.ndarray, " n"]
@@ -33,10 +33,9 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Ingredient:
-    """Rows of one of the `Pictures` (all, where none are named) and their share of a batch."""
+    """One of the `Pictures`, and the share of each batch that it fills."""
 
     pictures: str
-    rows: Int64[np.ndarray, " m"] | None = None
     share: float = 1.0
 
 
@@ -93,7 +92,7 @@ def train_network(bench: Bench, candidate: Candidate, number: int) -> ConvNet:
         depth=bench.network.depth,
         generator=generator,
     )
-    parts = [_rows(bench, ingredient) for ingredient in candidate.ingredients]
+    parts = [bench.pictures[ingredient.pictures] for ingredient in candidate.ingredients]
     steps, batch = steps_and_batch(bench.protocol, max(len(p.labels) for p in parts))
     sets = [
         TrainingSet(
@@ -106,13 +105,6 @@ def train_network(bench: Bench, candidate: Candidate, number: int) -> ConvNet:
     families = [str(f) for f in bench.protocol.families]
     train_classifier(network, sets, steps=steps, families=families, generator=generator)
     return network
-
-
-def _rows(bench: Bench, ingredient: Ingredient) -> Pictures:
-    pictures = bench.pictures[ingredient.pictures]
-    if ingredient.rows is None:
-        return pictures
-    return Pictures(pictures.images[ingredient.rows], pictures.labels[ingredient.rows])
 
 
 def evaluate(

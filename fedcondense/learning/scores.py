@@ -104,6 +104,18 @@ def pool(parts: Sequence[Resampled]) -> Resampled:
     return Resampled(values, np.sum([part.confusion for part in parts], axis=0))
 
 
+def average(parts: Sequence[Resampled]) -> Resampled:
+    """The mean of several scorings, network by network; its confusion is the mean of row shares."""
+    values = np.mean([part.values for part in parts], axis=0)
+    shares = [row_shares(part.confusion) for part in parts]
+    return Resampled(values, np.mean(shares, axis=0))
+
+
+def row_shares(counts: Float64[np.ndarray, "k k"]) -> Float64[np.ndarray, "k k"]:
+    """Each row as shares of its sum; an empty row stays zero."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+
+
 def difference(one: Resampled, other: Resampled, metric: str = "balanced_accuracy") -> Difference:
     """How much better `one` is, resample by resample."""
     row = METRICS.index(metric)

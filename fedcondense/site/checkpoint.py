@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from fedcondense.data.dataset import LabeledImages
 from fedcondense.files.storage import read_arrays, write_arrays
 
 State = dict[str, torch.Tensor]
@@ -42,10 +44,18 @@ class FileCheckpoints:
         """Write `state()` if the interval has passed."""
         if time.monotonic() - self._kept < self._interval:
             return
-        arrays = {name: tensor.numpy() for name, tensor in state().items()}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in state().items()}
         write_arrays(self._path, {**arrays, "identity": self._identity})
         self._kept = time.monotonic()
 
     def clear(self) -> None:
         """Forget the state; the result is kept elsewhere."""
         self._path.unlink(missing_ok=True)
+
+
+def identity_of(study_digest: str, seed: int, images: LabeledImages) -> str:
+    """A digest of all that a distillation depends on; it never leaves the site."""
+    digest = hashlib.sha256(f"{study_digest}/{seed}/".encode())
+    digest.update(images.images.numpy().tobytes())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from fedcondense.progress import Step
 
 BYTES_PER_KIBIBYTE = 1024
+LONGEST_LINE = 4096
 
 
 class Journal:
@@ -34,15 +37,32 @@ class Journal:
             file.write(json.dumps(line) + "\n")
 
 
+def last_step(path: Path) -> Step | None:
+    """The newest whole line of a journal, without reading the rest."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - LONGEST_LINE))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    return _step(json.loads(lines[-2])) if len(lines) > 2 else None
+
+
+def _step(line: dict[str, Any]) -> Step:
+    figures = {k: v for k, v in line.items() if k not in {"stage", "done", "total"}}
+    return Step(line["stage"], line["done"], line["total"], figures)
+
+
 def peak_megabytes() -> float:
     """Most resident memory that this process ever had, in MB of 10^6 bytes."""
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * BYTES_PER_KIBIBYTE / 1e6
 
 
-def read_journal(path: Path) -> list[dict[str, float | str]]:
+def read_journal(path: Path) -> list[Step]:
     """All whole lines of a journal, oldest first; none where it was never begun."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="ascii")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text(encoding="ascii").split("\n")[:-1]
+    return [_step(json.loads(line)) for line in lines]

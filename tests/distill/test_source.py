@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fedcondense.config.study import ImageSpec
-from fedcondense.distill.source import PlainSource, normalise
+from fedcondense.distill.source import PlainSource
+from fedcondense.learning.pixels import normalise
 
 SPEC = ImageSpec(size=16)
 

@@ -5,9 +5,10 @@ from torch.testing import assert_close
 
 from fedcondense.config.methods import Start
 from fedcondense.config.study import ImageSpec
-from fedcondense.distill.source import PlainSource, normalise
+from fedcondense.distill.source import PlainSource
 from fedcondense.distill.synthetic import initial_set
 from fedcondense.learning.partition import expand_partitions
+from fedcondense.learning.pixels import normalise
 
 SPEC = ImageSpec(size=16)
 

@@ -19,7 +19,11 @@ def bench(**protocol):
     images = np.random.default_rng(0).normal(size=(24, 1, 16, 16)).astype(np.float32)
     images[labels == 1, :, :8] += 2
     return Bench(
-        pictures={"real": Pictures(images, labels), "set": Pictures(images[:4], labels[:4])},
+        pictures={
+            "real": Pictures(images, labels),
+            "few": Pictures(images[:6], labels[:6]),
+            "set": Pictures(images[:4], labels[:4]),
+        },
         tests={"test": images[12:]},
         protocol=EvaluationProtocol(networks=2, steps=6, batch=8, **protocol),
         network=NetworkSpec(width=4, depth=2),
@@ -31,10 +35,10 @@ def bench(**protocol):
 
 CANDIDATES = [
     Candidate("ceiling", (Ingredient("real"),), networks=2),
-    Candidate("alone", (Ingredient("real", np.arange(6)),), networks=1),
+    Candidate("alone", (Ingredient("few"),), networks=1),
     Candidate(
         "joined",
-        (Ingredient("real", np.arange(6), 0.75), Ingredient("set", share=0.25)),
+        (Ingredient("few", 0.75), Ingredient("set", 0.25)),
         networks=1,
     ),
 ]

@@ -1,0 +1,120 @@
+"""What a command shows: progress on a terminal, plain lines elsewhere, errors as two lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from fedcondense.errors import FedcondenseError, Interrupted
+from fedcondense.progress import Step, Watch
+
+PLAIN_EVERY = 5.0  # seconds between two plain lines of one stage
+
+
+class _Rate(ProgressColumn):
+    """Steps per second, or seconds per step where it is slower."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, once it is known."""
+        if not task.speed:
+            return Text("")
+        fast = task.speed >= 1
+        return Text(f"{task.speed:.1f}/s" if fast else f"{1 / task.speed:.1f} s each", "cyan")
+
+
+@contextmanager
+def watch_on_terminal() -> Iterator[Watch]:
+    """A `Watch` with one bar a stage, or plain lines where standard error is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainLines()
+        return
+    columns = (
+        TextColumn("{task.description}", table_column=None),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=60.0) as progress:
+        yield _Bars(progress)
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, step: Step) -> None:
+        task = self._tasks.get(step.stage)
+        if task is None or self._begins_anew(task, step):
+            task = self._tasks[step.stage] = self._progress.add_task(step.stage, total=step.total)
+        self._progress.update(task, completed=step.done, total=step.total)
+
+    def _begins_anew(self, task: TaskID, step: Step) -> bool:
+        """The stage of a further repetition gets a bar of its own."""
+        return any(t.id == task and t.completed > step.done for t in self._progress.tasks)
+
+
+class _PlainLines:
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        before, done = self._last.get(step.stage, (float("-inf"), -1))
+        if step.done < done:
+            self._began.pop(step.stage, None)
+        began = self._began.setdefault(step.stage, now)
+        finished = step.done == step.total and done != step.total
+        if finished or (step.done != done and now - before >= PLAIN_EVERY):
+            self._last[step.stage] = (now, step.done)
+            sys.stderr.write(f"{step.stage} {step.done}/{step.total}{_left(step, now - began)}\n")
+            sys.stderr.flush()
+
+
+def _left(step: Step, elapsed: float) -> str:
+    if elapsed < 1 or step.done in (0, step.total):
+        return ""
+    rate = step.done / elapsed
+    return f", {rate:.1f}/s, {(step.total - step.done) / rate:.0f} s left"
+
+
+def operator_errors(program: str, command: Callable[[], None]) -> NoReturn:
+    """Run `command` and leave with the documented exit code; an error is two lines, never a trace.
+
+    Exit codes: 0 done, 1 error, 2 usage or settings, 3 release refused.
+    """
+    try:
+        command()
+    except FedcondenseError as error:
+        _leave(program, error)
+    except KeyboardInterrupt:
+        _leave(
+            program,
+            Interrupted("stopped by the operator", hint="the same command goes on where it was"),
+        )
+    sys.exit(0)
+
+
+def _leave(program: str, error: FedcondenseError) -> NoReturn:
+    sys.stderr.write(f"{program}: error {error.code}: {error.message}\n")
+    sys.stderr.write(f"{program}: hint: {error.hint}\n")
+    sys.exit(error.exit_code)

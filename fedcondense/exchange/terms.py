@@ -1,0 +1,102 @@
+"""What the wire needs to know of a study, in the form in which it stands in a contribution."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from fedcondense.config.study import Study
+
+LARGEST_CONTENTS = 64 * 1024  # bytes
+CONTENTS_LENGTH = 4  # bytes of the length in front of the contents
+CORESETS = frozenset({"random", "herding", "forgetting"})  # methods that pick real images
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,5})(\.[0-9]{1,20})?")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The part of a study that a contribution is checked against; the digest pins the rest.
+
+    `images_per_class` bounds each class of one contribution, `size` is the side of the square
+    images in pixels, `recipe` is `recipe_of` the study.
+    """
+
+    study_digest: str
+    classes: tuple[str, ...]
+    images_per_class: int
+    channels: int
+    size: int
+    method: str
+    start: str
+    partition: int
+    recipe: dict[str, Any]
+
+    @property
+    def largest_set(self) -> int:
+        """The most images of one contribution."""
+        return len(self.classes) * self.images_per_class
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the pixels of one image."""
+        return self.channels * self.size * self.size
+
+    @property
+    def body_bytes(self) -> int:
+        """The length that every body is padded to: the study's ceiling."""
+        return CONTENTS_LENGTH + LARGEST_CONTENTS + self.largest_set * (self.image_bytes + 1)
+
+
+def terms_of(study: Study) -> Terms:
+    """The terms of `study`."""
+    return Terms(
+        study_digest=study.digest,
+        classes=study.classes,
+        images_per_class=study.images_per_class,
+        channels=study.image.channels,
+        size=study.image.size,
+        method=study.distill.method,
+        start=study.distill.start.value,
+        partition=study.distill.partition,
+        recipe=recipe_of(study),
+    )
+
+
+def recipe_of(study: Study) -> dict[str, Any]:
+    """How images are normalised and how long evaluation trains, without floating-point numbers."""
+    image, evaluation = study.image, study.evaluation
+    return {
+        "image": {
+            "channels": image.channels,
+            "highest": decimal_text(image.highest),
+            "lowest": decimal_text(image.lowest),
+            "mean": decimal_text(image.mean),
+            "size": image.size,
+            "std": decimal_text(image.std),
+        },
+        "evaluation": {
+            "batch": evaluation.batch,
+            "length": evaluation.length,
+            "networks": evaluation.networks,
+            "steps": evaluation.steps,
+        },
+    }
+
+
+def decimal_text(number: float) -> str:
+    """The shortest decimal digits that read back as `number`: `-4`, `0.25`; never an exponent."""
+    text = format(Decimal(repr(number + 0.0)), "f")  # + 0.0: there is no negative zero
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def decimal_number(text: str) -> float:
+    """The number that a decimal string names.
+
+    Raises:
+        ValueError: `text` is not the one form that `decimal_text` writes.
+    """
+    if not _DECIMAL.fullmatch(text) or decimal_text(float(text)) != text:
+        raise ValueError("not a decimal string")
+    return float(text)

@@ -1,0 +1,102 @@
+"""The gate: what may leave a site is decided here, on the very bytes that would leave.
+
+First form: provenance, and what can be seen in the set itself. Nothing else in this package makes
+a `Released`, and nothing but a `Released` is ever sealed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedcondense.config.scenario import ReleaseMode
+from fedcondense.config.study import Study
+from fedcondense.errors import ReleaseRefused
+from fedcondense.exchange.contents import LEAST_CONTRAST
+from fedcondense.exchange.contribution import (
+    Payload,
+    Provenance,
+    Purpose,
+    Released,
+    SyntheticArrays,
+    decode_payload,
+)
+from fedcondense.exchange.release_record import (
+    STUDIED,
+    Refusal,
+    absent_classes,
+    build_record,
+    studied_refusals,
+)
+from fedcondense.exchange.terms import terms_of
+
+_PURPOSES: dict[ReleaseMode, Purpose] = {
+    ReleaseMode.ENFORCED: "release",
+    ReleaseMode.STUDY_ONLY: "simulation",
+}
+
+
+def provenance_problems(payload: Payload, study: Study) -> tuple[Refusal, ...]:
+    """Everything that forbids a release, in the order of the closed list; empty if nothing does.
+
+    The set is judged as the server would read it: decoded from the bytes of `payload`.
+    """
+    found = {*_problems_of_origin(payload, study), *_problems_of_pixels(payload)}
+    return tuple(refusal for refusal in Refusal if refusal in found)
+
+
+def decide_release(payload: Payload, *, mode: ReleaseMode, study: Study) -> Released:
+    """Decide on a payload: the one place where a `Released` is made.
+
+    Under `study-only`, which only a scenario can say, real starts, coresets and repeated images go
+    on with their refusal in the record and with a purpose that no deployed server accepts. What is
+    a defect and not a choice is refused in both modes.
+
+    Raises:
+        ReleaseRefused: names every reason.
+    """
+    problems = provenance_problems(payload, study)
+    tolerated = STUDIED if mode is ReleaseMode.STUDY_ONLY else frozenset()
+    if not tolerated.issuperset(problems):
+        raise ReleaseRefused(f"nothing is released: {', '.join(problems)}", hint=_hint(problems))
+    purpose = _PURPOSES[mode]
+    record = build_record(payload, terms_of(study), purpose=purpose, refusals=problems)
+    return Released(payload, record, purpose)
+
+
+def _problems_of_origin(payload: Payload, study: Study) -> tuple[Refusal, ...]:
+    """What the code that made the set says of it, against the study and against the labels."""
+    stated, planned = payload.provenance, Provenance.of(study, payload.provenance.left_out)
+    if not (stated.method and stated.start and stated.partition and stated.recipe):
+        return (Refusal.MISSING,)
+    absent = set(absent_classes(payload.labels, study.classes))
+    if stated != planned or set(stated.left_out) != absent:
+        return (Refusal.CONTRADICTORY, *studied_refusals(stated))
+    return studied_refusals(stated)
+
+
+def _problems_of_pixels(payload: Payload) -> tuple[Refusal, ...]:
+    try:
+        arrays = decode_payload(payload)
+    except ValueError:  # a scale that is no number
+        return (Refusal.NOT_FINITE,)
+    found = {
+        Refusal.NOT_FINITE: not np.isfinite(arrays.images).all(),
+        Refusal.CONSTANT: _has_constant_image(arrays),
+        Refusal.DUPLICATE: _has_equal_images(arrays),
+    }
+    return tuple(refusal for refusal, holds in found.items() if holds)
+
+
+def _has_constant_image(arrays: SyntheticArrays) -> bool:
+    contrasts = arrays.images.reshape(len(arrays.images), -1).std(axis=1, dtype=np.float64)
+    return bool((contrasts < LEAST_CONTRAST).any())
+
+
+def _has_equal_images(arrays: SyntheticArrays) -> bool:
+    return len({image.tobytes() for image in arrays.images}) < len(arrays.images)
+
+
+def _hint(problems: tuple[Refusal, ...]) -> str:
+    if not STUDIED.isdisjoint(problems):
+        return "condense from noise; real starts, coresets and repeated images are never released"
+    return "condense again with the installed version and the study file as agreed"

@@ -1,0 +1,249 @@
+"""One partition seed of a scenario: the federation, then everything that it is held against."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedcondense.config.study import Study
+from fedcondense.data.dataset import LabeledImages
+from fedcondense.files.storage import read_arrays, write_arrays, write_atomically
+from fedcondense.flower.round_files import read_intake
+from fedcondense.flower.simulation import FederationTimes, run_federation
+from fedcondense.learning.evaluation import Outcome, evaluate
+from fedcondense.learning.randomness import Seed
+from fedcondense.progress import Step, Watch
+from fedcondense.research.comparators import Comparison, compare
+from fedcondense.research.hospitals import ROUND, Consortium
+from fedcondense.research.report_assembly import curve_of
+from fedcondense.research.report_schema import (
+    FailedSite,
+    Figures,
+    Gate,
+    GlobalSetFigures,
+    Seconds,
+    SiteFigures,
+)
+from fedcondense.server.conclude import GLOBAL, Conclusion, bench_of, conclude_round
+from fedcondense.site.journal import last_step, read_journal
+
+
+class RepetitionRecord(Figures):
+    """What a finished repetition leaves beside its predictions; scores are computed from both.
+
+    `stored` and `views` say by candidate how many images it stores and how many a network sees.
+    """
+
+    seed: int
+    study_digest: str
+    sites: tuple[SiteFigures, ...]
+    failed_sites: tuple[FailedSite, ...]
+    seconds: Seconds
+    global_set: GlobalSetFigures
+    stored: dict[str, int]
+    views: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A repetition that is to be played.
+
+    `index` is its place among the repetitions of the scenario; `parts` are the training images of
+    each site, `tests` the test sets by name, `draws` the number of draws of random real images.
+    """
+
+    index: int
+    seed: int
+    study: Study
+    consortium: Consortium
+    parts: Mapping[str, LabeledImages]
+    tests: Mapping[str, LabeledImages]
+    draws: int
+    gpus: float = 0.0
+
+
+def record_of(folder: Path) -> RepetitionRecord | None:
+    """The record of a finished repetition."""
+    path = folder / "repetition.json"
+    return RepetitionRecord.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def predictions_of(folder: Path, test: str) -> dict[str, np.ndarray]:
+    """What each candidate's networks predict for one test set: (networks, N, K) by name."""
+    arrays = read_arrays(folder / "predictions.safetensors")
+    ending = f"|{test}"
+    return {k.removesuffix(ending): v for k, v in arrays.items() if k.endswith(ending)}
+
+
+def play(repetition: Repetition, *, watch: Watch) -> RepetitionRecord:
+    """Run the federation and the comparators; the record, written last, marks completion.
+
+    Raises:
+        FedcondenseError: the federation failed, or too few sites contributed.
+    """
+    return _Play(repetition, watch).run()
+
+
+def processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass
+class _Play:
+    repetition: Repetition
+    watch: Watch
+    concluded: Conclusion | None = None
+    conclusion_seconds: float = 0.0
+    reported: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> RepetitionRecord:
+        began = time.time()
+        times = run_federation(
+            self.repetition.consortium.folder,
+            cpus=processors(),
+            gpus=self.repetition.gpus,
+            conclude=self._conclude,
+            watch=self.watch,
+            meanwhile=self._report_sites,
+        )
+        assert self.concluded is not None, "run_federation returns after conclude"
+        compared = time.time()
+        comparison, outcomes = self._compare(self.concluded)
+        outcomes[GLOBAL] = self.concluded.outcome
+        evaluation = time.time() - compared + self.conclusion_seconds
+        seconds = self._seconds(times, began, evaluation)
+        return self._write(comparison, outcomes, seconds)
+
+    def _conclude(self) -> None:
+        began = time.time()
+        self._report_sites()
+        self.concluded = conclude_round(
+            self.repetition.consortium.run,
+            ROUND,
+            self.repetition.consortium.opening_key,
+            self.repetition.tests,
+            processes=processors(),
+            watch=self.watch,
+        )
+        self.conclusion_seconds = time.time() - began
+
+    def _compare(self, concluded: Conclusion) -> tuple[Comparison, dict[str, Outcome]]:
+        here = self.repetition
+        comparison = compare(
+            here.study,
+            here.parts,
+            concluded.global_set,
+            draws=here.draws,
+            seed=Seed(here.seed).child("comparators"),
+        )
+        bench = bench_of(here.study, comparison.pictures, here.tests)
+        outcomes = evaluate(bench, comparison.candidates, processes=processors(), watch=self.watch)
+        return comparison, outcomes
+
+    def _report_sites(self) -> None:
+        """Pass on what the sites' journals say since the last look."""
+        for name in self.repetition.parts:
+            state = self.repetition.consortium.state(name, self.repetition.study)
+            step = last_step(state.journal)
+            if step is not None and self.reported.get(name) != step.done:
+                self.reported[name] = step.done
+                self.watch(Step(f"{step.stage}: {name}", step.done, step.total, step.figures))
+
+    def _seconds(self, times: FederationTimes, began: float, evaluation: float) -> Seconds:
+        """`condense` is the time in which at least one site condensed; the rest is federation."""
+        condense = _covered(
+            [
+                (max(f.began, began), f.began + f.seconds)
+                for name in self._contributors()
+                for f in [self.repetition.consortium.state(name, self.repetition.study).figures()]
+            ]
+        )
+        federation = times.total - times.start_up - condense - self.conclusion_seconds
+        return Seconds(
+            start_up=times.start_up,
+            condense=condense,
+            federation=max(0.0, federation),
+            evaluation=evaluation,
+            total=time.time() - began,
+        )
+
+    def _contributors(self) -> list[str]:
+        assert self.concluded is not None, "asked after the conclusion"
+        return list(dict.fromkeys(self.concluded.global_set.sites))
+
+    def _write(
+        self, comparison: Comparison, outcomes: Mapping[str, Outcome], seconds: Seconds
+    ) -> RepetitionRecord:
+        assert self.concluded is not None, "written after the conclusion"
+        folder = self.repetition.consortium.folder
+        arrays = {
+            f"{name}|{test}": values
+            for name, outcome in outcomes.items()
+            for test, values in outcome.probabilities.items()
+        }
+        write_arrays(folder / "predictions.safetensors", arrays)
+        union = self.concluded.global_set
+        names = [union.classes[label] for label in sorted(set(union.labels.tolist()))]
+        record = RepetitionRecord(
+            seed=self.repetition.seed,
+            study_digest=self.repetition.study.digest,
+            sites=tuple(self._site(name) for name in self._contributors()),
+            failed_sites=self._failed(),
+            seconds=seconds,
+            global_set=GlobalSetFigures(
+                sha256=union.sha256, images=len(union), classes=tuple(names)
+            ),
+            stored=dict(comparison.stored),
+            views=comparison.views(),
+        )
+        write_atomically(folder / "repetition.json", record.model_dump_json().encode())
+        return record
+
+    def _site(self, name: str) -> SiteFigures:
+        here = self.repetition
+        images, state = here.parts[name], here.consortium.state(name, here.study)
+        local, record = state.figures(), state.record()
+        run = here.consortium.run
+        sealed = run.sealed(ROUND, name)
+        condensing = [step for step in read_journal(state.journal) if step.stage == "condensing"]
+        return SiteFigures(
+            name=name,
+            repetition=here.index,
+            images=len(images),
+            groups=len(set(images.groups)),
+            class_counts=dict(zip(images.classes, images.counts().tolist(), strict=True)),
+            left_out=local.left_out,
+            synthetic_images=local.synthetic_images,
+            sealed_bytes=sealed.stat().st_size,
+            real_bytes=images.images.numel(),
+            seconds=local.seconds,
+            peak_megabytes=local.peak_megabytes,
+            gate=Gate(purpose=record["purpose"], problems=tuple(record["refusals"])),
+            payload_sha256=record["payload_sha256"],
+            signing_key=here.consortium.fingerprint(name),
+            curve=curve_of(condensing),
+        )
+
+    def _failed(self) -> tuple[FailedSite, ...]:
+        here = self.repetition
+        intake = read_intake(here.consortium.run.intake(ROUND))
+        codes = {**intake.missing, **intake.failed, **intake.refused}
+        return tuple(
+            FailedSite(name=name, repetition=here.index, code=code)
+            for name, code in sorted(codes.items())
+        )
+
+
+def _covered(intervals: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals; one that ends before it begins counts nothing."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered

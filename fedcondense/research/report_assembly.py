@@ -1,0 +1,182 @@
+"""A study report put together from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from fedcondense.config.scenario import Partition, Scenario
+from fedcondense.config.study import NetworkSpec, Study
+from fedcondense.progress import Step
+from fedcondense.research.report_schema import (
+    LONGEST_CURVE,
+    EvaluationFacts,
+    External,
+    FailedSite,
+    Gains,
+    Release,
+    Repetition,
+    RunEnvironment,
+    ScoredImages,
+    Scores,
+    Seconds,
+    SiteFigures,
+    StudyFacts,
+    StudyReport,
+)
+
+Curve = dict[str, tuple[int | float | None, ...]]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Scores of several repetitions together: all their networks, intervals of the mean."""
+
+    scores: Scores
+    gains: Gains
+    external: External | None = None
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the repetitions of one report share."""
+
+    study: StudyFacts
+    environment: RunEnvironment
+    release: Release
+    test: ScoredImages
+    notes: tuple[str, ...] = ()
+
+
+def assemble(
+    circumstances: Circumstances, repetitions: Sequence[Repetition], pooled: Pooled | None = None
+) -> StudyReport:
+    """The report of all repetitions; times are summed, sites listed one after another.
+
+    `pooled` is needed for several repetitions and not looked at for one, whose scores stand at
+    both places.
+
+    Raises:
+        ValueError: there are several repetitions, and nothing pooled.
+    """
+    first = repetitions[0]
+    if len(repetitions) == 1:
+        pooled = Pooled(first.scores, first.gains, first.external)
+    if pooled is None:
+        raise ValueError("several repetitions need their pooled scores")
+    return StudyReport(
+        study=circumstances.study,
+        environment=circumstances.environment,
+        release=circumstances.release,
+        test=circumstances.test,
+        notes=circumstances.notes,
+        scores=pooled.scores,
+        gains=pooled.gains,
+        external=pooled.external,
+        sites=_all_sites(repetitions),
+        failed_sites=_all_failures(repetitions),
+        seconds=_summed(repetitions),
+        global_set=first.global_set,
+        repetitions=tuple(repetitions),
+    )
+
+
+def _all_sites(repetitions: Sequence[Repetition]) -> tuple[SiteFigures, ...]:
+    return tuple(site for repetition in repetitions for site in repetition.sites)
+
+
+def _all_failures(repetitions: Sequence[Repetition]) -> tuple[FailedSite, ...]:
+    return tuple(failed for repetition in repetitions for failed in repetition.failed_sites)
+
+
+def _summed(repetitions: Sequence[Repetition]) -> Seconds:
+    stages = Seconds.model_fields
+    return Seconds(
+        **{stage: sum(getattr(each.seconds, stage) for each in repetitions) for stage in stages}
+    )
+
+
+def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
+    """What was studied, in a reader's words; `study` is that of the first repetition."""
+    method, evaluation = study.distill, study.evaluation
+    return StudyFacts(
+        name=study.name,
+        source=scenario.images.kind if scenario.images else "unknown",
+        method=method.method,
+        preset=method.preset,
+        start=method.start.value,
+        images_per_class=study.images_per_class,
+        partition=method.partition,
+        iterations=method.iterations,
+        image_size=study.image.size,
+        channels=study.image.channels,
+        network=_network_text(study.network),
+        evaluation=EvaluationFacts(
+            networks=evaluation.networks,
+            length=evaluation.length,
+            steps=evaluation.steps if evaluation.length == "short" else None,
+            batch=evaluation.batch,
+            synthetic_share=evaluation.synthetic_share,
+            random_draws=scenario.random_draws,
+            resamples=evaluation.resamples,
+        ),
+        classes=study.classes,
+        dealing=_dealing_text(scenario.partition),
+        quorum=study.quorum,
+        digest=study.digest,
+        seeds=scenario.seeds,
+    )
+
+
+def _network_text(network: NetworkSpec) -> str:
+    return f"ConvNet with {network.depth} blocks of {network.width} channels"
+
+
+def _dealing_text(partition: Partition) -> str:
+    if partition.kind == "dirichlet":
+        return f"unevenly by class (Dirichlet, alpha {partition.alpha:g})"
+    return "as the data's own sites" if partition.kind == "site" else "evenly"
+
+
+def curve_of(steps: Sequence[Step]) -> Curve:
+    """The figures of `steps` by iteration, at most `LONGEST_CURVE` values of each.
+
+    A longer course is cut into stretches of nearly equal length; a value is the mean over its
+    stretch, at the stretch's last iteration. None: no step of the stretch has that figure.
+    """
+    if not steps:
+        return {}
+    stretches = _stretches(steps)
+    names = sorted({name for step in steps for name in step.figures})
+    curve: Curve = {"iteration": tuple(stretch[-1].done for stretch in stretches)}
+    for name in names:
+        curve[name] = tuple(_mean_figure(stretch, name) for stretch in stretches)
+    return curve
+
+
+def _stretches(steps: Sequence[Step]) -> list[Sequence[Step]]:
+    number = min(len(steps), LONGEST_CURVE)
+    ends = [len(steps) * (i + 1) // number for i in range(number)]
+    return [steps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _mean_figure(steps: Sequence[Step], name: str) -> float | None:
+    values = [step.figures[name] for step in steps if np.isfinite(step.figures.get(name, np.nan))]
+    return float(np.mean(values)) if values else None
+
+
+def row_shares(counts: Float[np.ndarray, "k k"]) -> tuple[tuple[float, ...], ...]:
+    """A confusion matrix of counts as shares of its rows; an empty row stays a row of zeros."""
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    return tuple(tuple(float(share) for share in row) for row in shares)
+
+
+def recalls_of(
+    confusion: Sequence[Sequence[float]], classes: Sequence[str]
+) -> Mapping[str, float | None]:
+    """The diagonal of row shares by class name; None for an empty row."""
+    return {name: confusion[i][i] if any(confusion[i]) else None for i, name in enumerate(classes)}

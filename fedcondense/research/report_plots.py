@@ -1,0 +1,245 @@
+"""The drawings of a study report. Imports matplotlib: import this where a report is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from fedcondense.files.drawing import FIRST, INK, SECOND, SOFT, THIRD, Canvas, draw
+from fedcondense.files.page import MINUS, Number, duration_text, size_text
+from fedcondense.research.report_curves import curve_key, curves_plot
+from fedcondense.research.report_schema import (
+    Difference,
+    Estimate,
+    Repetition,
+    Scores,
+    Seconds,
+    SiteFigures,
+    StudyReport,
+)
+
+WIDTH = 410  # px: two drawings side by side on a desk, one below the other on a telephone
+LONGEST_LABEL = 17  # characters that fit beside a row
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
+_POINTS = FuncFormatter(lambda value, _: _signed_points(value))
+_BYTES = FuncFormatter(lambda value, _: size_text(value))
+
+
+def _signed_points(value: float) -> str:
+    text = f"{100 * value:+.3g}"
+    return "0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
+
+
+def _rows(figure: Figure, names: Sequence[str]) -> Axes:
+    """Axes with one named row per entry from the top, and room for a caption of the axis."""
+    height = figure.get_figheight() * 72
+    axes = figure.add_axes((0.3, 42 / height, 0.68, 1 - 48 / height))
+    axes.set_yticks(range(len(names)), [_short(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    return axes
+
+
+def _canvas(rows: int) -> Canvas:
+    return Canvas(WIDTH, 62 + 30 * rows)
+
+
+def _interval(axes: Axes, low: float, high: float, row: Number, colour: str) -> None:
+    axes.plot([low, high], [row, row], color=colour, linewidth=1.6, alpha=0.6)
+
+
+def _estimate(axes: Axes, estimate: Estimate, row: Number, colour: str) -> None:
+    _interval(axes, estimate.low, estimate.high, row, colour)
+    axes.plot([estimate.mean], [row], "o", color=colour, markersize=7)
+
+
+def _set_apart(axes: Axes, rows: int) -> None:
+    """A rule above the last row, which is a mean."""
+    axes.axhline(rows - 1.5, color=SOFT, linewidth=0.8)
+
+
+def joining_plot(repetition: Repetition, name: str) -> Markup:
+    """Balanced accuracy of each site alone and joined, with intervals; the mean last."""
+    alone, joined = repetition.scores.site_alone, repetition.scores.site_joined
+    sites = [site for site in alone.sites if site in joined.sites]
+    pairs = [(alone.sites[site], joined.sites[site]) for site in sites]
+
+    def paint(figure: Figure) -> None:
+        axes = _rows(figure, [*sites, "mean"])
+        _set_apart(axes, len(sites) + 1)
+        for row, (before, after) in enumerate([*pairs, (alone.mean, joined.mean)]):
+            ends = before.balanced_accuracy, after.balanced_accuracy
+            axes.plot([end.mean for end in ends], [row - 0.15, row + 0.15], color=SOFT, linewidth=1)
+            _estimate(axes, ends[0], row - 0.15, FIRST)
+            _estimate(axes, ends[1], row + 0.15, SECOND)
+        axes.xaxis.set_major_formatter(_PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axes.set_xlabel("balanced accuracy")
+
+    return draw(
+        paint,
+        _canvas(len(sites) + 1),
+        name=name,
+        description="balanced accuracy of each site alone and joined; the numbers stand in a table",
+    )
+
+
+def gain_plot(repetition: Repetition, name: str) -> Markup:
+    """Gain of joining by site with its paired interval; the mean last."""
+    gains = repetition.gains.joining
+
+    def paint(figure: Figure) -> None:
+        axes = _rows(figure, [*gains.sites, "mean"])
+        _set_apart(axes, len(gains.sites) + 1)
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, gain in enumerate([*gains.sites.values(), gains.mean]):
+            _gain(axes, gain, row)
+        axes.xaxis.set_major_formatter(_POINTS)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+        axes.set_xlabel("gain of joining, percentage points")
+
+    return draw(
+        paint,
+        _canvas(len(gains.sites) + 1),
+        name=name,
+        description="gain of joining by site; the numbers stand in a table",
+    )
+
+
+def _gain(axes: Axes, gain: Difference, row: int) -> None:
+    _interval(axes, gain.low, gain.high, row, THIRD)
+    axes.plot([gain.difference], [row], "D", color=THIRD, markersize=6)
+
+
+def sets_plot(scores: Scores, name: str) -> Markup:
+    """Balanced accuracy of everything compared, best informed first."""
+    rows = {
+        "all real images": (scores.ceiling, INK),
+        "joined, mean": (scores.site_joined.mean, SECOND),
+        "alone, mean": (scores.site_alone.mean, FIRST),
+        "global set": (scores.global_set, THIRD),
+        "random, expanded": (scores.random_real_expanded, SOFT),
+        "random real": (scores.random_real, SOFT),
+    }
+
+    def paint(figure: Figure) -> None:
+        axes = _rows(figure, list(rows))
+        for row, (measures, colour) in enumerate(rows.values()):
+            _estimate(axes, measures.balanced_accuracy, row, colour)
+        axes.xaxis.set_major_formatter(_PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axes.set_xlabel("balanced accuracy")
+
+    return draw(
+        paint,
+        _canvas(len(rows)),
+        name=name,
+        description="balanced accuracy of all sets; the numbers stand in the table below",
+    )
+
+
+def bytes_plot(sites: Sequence[SiteFigures], name: str) -> Markup:
+    """Sealed bytes of each site against the bytes of its real images, on a log axis."""
+
+    def paint(figure: Figure) -> None:
+        axes = _rows(figure, [site.name for site in sites])
+        axes.set_xscale("log")
+        for row, site in enumerate(sites):
+            ends = [max(1, site.sealed_bytes), max(1, site.real_bytes)]
+            axes.plot(ends, [row, row], color=SOFT, linewidth=1)
+            axes.plot(ends[0], row, "o", color=SECOND, markersize=8)
+            axes.plot(ends[1], row, "s", color=FIRST, markersize=7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(_BYTES)
+        axes.margins(x=0.12)
+        axes.set_xlabel("log axis")
+
+    return draw(
+        paint,
+        _canvas(len(sites)),
+        name=name,
+        description="sealed bytes and bytes of the real images by site, as in the table",
+    )
+
+
+def stages_plot(seconds: Seconds, name: str) -> Markup:
+    """Wall-clock time of the four stages."""
+    stages = {
+        "start-up": seconds.start_up,
+        "condensing": seconds.condense,
+        "exchange": seconds.federation,
+        "evaluation": seconds.evaluation,
+    }
+
+    def paint(figure: Figure) -> None:
+        axes = _rows(figure, list(stages))
+        axes.barh(range(len(stages)), list(stages.values()), height=0.5, color=SECOND)
+        for row, value in enumerate(stages.values()):
+            axes.annotate(
+                duration_text(value),
+                (value, row),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+            )
+        axes.set_xlim(0, 1.3 * max(1e-9, *stages.values()))
+        axes.xaxis.set_major_locator(NullLocator())
+        axes.spines["bottom"].set_visible(False)
+
+    return draw(
+        paint,
+        _canvas(len(stages)),
+        name=name,
+        description="time of the stages, as in the table",
+    )
+
+
+@dataclass(frozen=True)
+class ValuePlots:
+    """The two drawings of what joining is worth, of one repetition."""
+
+    seed: int
+    joining: Markup
+    gain: Markup
+
+
+def drawings(report: StudyReport) -> dict[str, object]:
+    """All drawings, and the key of the curves, by the names that the template knows."""
+    external = report.external
+    return {
+        "value_plots": [
+            ValuePlots(
+                repetition.seed,
+                joining_plot(repetition, f"joining-{i}"),
+                gain_plot(repetition, f"gain-{i}"),
+            )
+            for i, repetition in enumerate(report.repetitions)
+        ],
+        "sets_plot": sets_plot(report.scores, "sets"),
+        "external_plot": sets_plot(external.scores, "external-sets") if external else None,
+        "curves": [
+            curves_plot(site, f"curve-{i}", _curve_title(report, site))
+            for i, site in enumerate(report.sites)
+            if site.curve
+        ],
+        "curve_key": curve_key(dict.fromkeys(name for site in report.sites for name in site.curve)),
+        "bytes_plot": bytes_plot(report.repetitions[0].sites, "bytes"),
+        "stages_plot": stages_plot(report.seconds, "stages"),
+    }
+
+
+def _curve_title(report: StudyReport, site: SiteFigures) -> str:
+    several = len(report.repetitions) > 1
+    seed = f", seed {report.repetitions[site.repetition].seed}" if several else ""
+    return _short(site.name) + seed

@@ -1,0 +1,284 @@
+"""Every figure of a study report: these models are the schema of `report.json`.
+
+What each figure means stands in docs/ref-report.md. The page shows these numbers and no others.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedcondense.config.scenario import ReleaseMode
+
+LONGEST_CURVE = 200
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[int | float, Field(ge=0)]  # a mean number of images need not be whole
+
+
+class Figures(BaseModel):
+    """A frozen group of figures; unknown keys, NaN and infinities are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True
+    )
+
+
+class Estimate(Figures):
+    """A score: mean and standard deviation over networks, 95 % bootstrap interval over groups.
+
+    `sd` is 0 for a single network.
+    """
+
+    mean: float
+    sd: float = Field(ge=0)
+    low: float
+    high: float
+
+
+class Difference(Figures):
+    """Balanced accuracy of one set minus that of another, 95 % paired bootstrap interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+class Measures(Figures):
+    """How well classifiers do; `confusion` has a row per true class, which sums to 1.
+
+    A class without a test image has the recall None and a row of zeros.
+    """
+
+    balanced_accuracy: Estimate
+    accuracy: Estimate
+    macro_f1: Estimate
+    auroc: Estimate
+    sensitivity_at_90_specificity: Estimate
+    calibration_error: Estimate
+    per_class_recall: dict[str, Share | None]
+    confusion: tuple[tuple[float, ...], ...]
+    networks: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _square(self) -> Measures:
+        classes = len(self.per_class_recall)
+        if [len(row) for row in self.confusion] != [classes] * classes:
+            raise ValueError("confusion: one row and one column for each class of per_class_recall")
+        return self
+
+
+class SetScores(Measures):
+    """Measures of classifiers trained on one set.
+
+    `images` are stored images, `views` the images after partition and expansion that a network
+    sees; both are means where repetitions differ.
+    """
+
+    images: Amount
+    views: Amount
+
+
+class SiteScores(Figures):
+    """Scores by site, and the mean over sites (its confusion is the mean of the sites' rows)."""
+
+    sites: dict[str, SetScores]
+    mean: Measures
+
+
+class Scores(Figures):
+    """Everything that is compared, on one test set."""
+
+    global_set: SetScores = Field(validation_alias="global", serialization_alias="global")
+    ceiling: SetScores
+    random_real: SetScores
+    random_real_expanded: SetScores
+    site_alone: SiteScores
+    site_joined: SiteScores
+
+
+class Joining(Figures):
+    """What joining is worth: site_joined - site_alone, by site and as the mean over sites."""
+
+    sites: dict[str, Difference]
+    mean: Difference
+
+
+class Gains(Figures):
+    """The differences that the study is about."""
+
+    joining: Joining
+    global_minus_random_real: Difference
+    global_minus_random_real_expanded: Difference
+
+
+class ScoredImages(Figures):
+    """The images that scores are read on; `class_counts` names every class of the study."""
+
+    name: str = Field(description="test, validation, or the name of an external set")
+    images: int = Field(ge=1)
+    groups: int = Field(ge=1)
+    class_counts: dict[str, int]
+
+
+class External(Figures):
+    """The same scores on a second test set, from which nothing was trained."""
+
+    test: ScoredImages
+    scores: Scores
+    gains: Gains
+
+
+class Gate(Figures):
+    """What the gate said; problems are why a `simulation` would be refused as a `release`."""
+
+    purpose: Literal["release", "simulation"]
+    problems: tuple[str, ...] = ()
+
+
+class SiteFigures(Figures):
+    """One site of one repetition that contributed."""
+
+    name: str
+    repetition: int = Field(ge=0, description="index in `repetitions`")
+    images: int = Field(ge=0)
+    groups: int = Field(ge=0)
+    class_counts: dict[str, int]
+    left_out: tuple[str, ...] = ()
+    synthetic_images: int = Field(ge=0)
+    sealed_bytes: int = Field(ge=0)
+    real_bytes: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    peak_megabytes: float = Field(ge=0)
+    gate: Gate
+    payload_sha256: str
+    signing_key: str = Field(description="fingerprint of the site's signing key")
+    curve: dict[str, tuple[int | float | None, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SiteFigures:
+        lengths = {len(values) for values in self.curve.values()}
+        if self.curve and ("iteration" not in self.curve or len(lengths) > 1):
+            raise ValueError("curve: `iteration` and every figure have equally many values")
+        if max(lengths, default=0) > LONGEST_CURVE:
+            raise ValueError(f"curve: at most {LONGEST_CURVE} values")
+        return self
+
+
+class FailedSite(Figures):
+    """A site that did not contribute, and the code of its error."""
+
+    name: str
+    repetition: int = Field(ge=0)
+    code: str
+
+
+class Seconds(Figures):
+    """Wall-clock time of the stages, one after another; docs/ref-report.md draws the borders."""
+
+    start_up: float = Field(ge=0)
+    condense: float = Field(ge=0)
+    federation: float = Field(ge=0)
+    evaluation: float = Field(ge=0)
+    total: float = Field(ge=0)
+
+
+class GlobalSetFigures(Figures):
+    """The global synthetic set; `classes` are those that it holds."""
+
+    sha256: str
+    images: int = Field(ge=0)
+    classes: tuple[str, ...]
+
+
+class Repetition(Figures):
+    """One partition seed, from dealing the images to the scores."""
+
+    seed: int
+    study_digest: str
+    sites: tuple[SiteFigures, ...]
+    failed_sites: tuple[FailedSite, ...] = ()
+    seconds: Seconds
+    global_set: GlobalSetFigures
+    scores: Scores
+    gains: Gains
+    external: External | None = None
+
+
+class EvaluationFacts(Figures):
+    """How every set was scored."""
+
+    networks: int
+    length: Literal["short", "paper"]
+    steps: int | None = Field(description="training steps; None for the papers' 1,001 epochs")
+    batch: int
+    synthetic_share: Share
+    random_draws: int
+    resamples: int
+
+
+class StudyFacts(Figures):
+    """What was studied; `digest` is that of the first repetition, each has its own."""
+
+    name: str
+    source: str = Field(description="where the images came from: phantoms, folder or npz")
+    method: str
+    preset: str
+    start: str
+    images_per_class: int
+    partition: int = Field(description="l: one stored image carries l x l")
+    iterations: int
+    image_size: int
+    channels: int
+    network: str
+    evaluation: EvaluationFacts
+    classes: tuple[str, ...]
+    dealing: str = Field(description="how training images were dealt to sites")
+    quorum: int
+    digest: str
+    seeds: tuple[int, ...]
+
+
+class RunEnvironment(Figures):
+    """Where and when it ran: the hash of the global set is promised for equal ones."""
+
+    versions: dict[str, str]
+    device: str
+    threads: int
+    cpu: str
+    date: str = Field(description="UTC, ISO 8601")
+
+
+class Release(Figures):
+    """Whether the gate could stop a contribution, and the purpose that contributions carry."""
+
+    mode: ReleaseMode
+    purpose: Literal["release", "simulation"]
+
+
+class StudyReport(Figures):
+    """The whole report. `research.study_report.assemble` makes one from its repetitions."""
+
+    version: Literal[1] = 1
+    study: StudyFacts
+    environment: RunEnvironment
+    release: Release
+    test: ScoredImages
+    notes: tuple[str, ...] = ()
+    scores: Scores
+    gains: Gains
+    external: External | None = None
+    sites: tuple[SiteFigures, ...]
+    failed_sites: tuple[FailedSite, ...]
+    seconds: Seconds
+    global_set: GlobalSetFigures
+    repetitions: tuple[Repetition, ...] = Field(min_length=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values of `report.json`; what was not measured is absent, not null."""
+        values: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        for part in (values, *values["repetitions"]):
+            if part["external"] is None:
+                del part["external"]
+        return values

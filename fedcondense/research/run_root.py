@@ -1,0 +1,86 @@
+"""The directory of a simulation: whose it is, and what of it is finished."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedcondense.config.loading import parse_settings
+from fedcondense.config.scenario import Scenario, scenario_toml
+from fedcondense.errors import RunDirectoryError, SettingsError
+from fedcondense.files.storage import write_atomically, write_json
+
+
+class RunRoot:
+    """Holds `scenario.toml`, a folder per partition seed, the report, and at last `done.json`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def repetition(self, seed: int) -> Path:
+        """The folder of one partition seed."""
+        return self.path / f"seed-{seed}"
+
+    def is_done(self) -> bool:
+        """Whether the report stands."""
+        return (self.path / "done.json").exists()
+
+    def finish(self) -> None:
+        """Mark the run as done; the last thing that is written."""
+        write_json(self.path / "done.json", {"report": "report.html"})
+
+    @contextmanager
+    def claim(self, scenario: Scenario) -> Iterator[None]:
+        """Take the directory for `scenario`, for as long as the context lasts.
+
+        Raises:
+            RunDirectoryError: it holds foreign files or another scenario, cannot be written, or
+                another process works in it.
+        """
+        try:
+            self._take(scenario)
+            descriptor = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path}: {(error.strerror or 'cannot be written').lower()}",
+                hint="name a directory that this user can write with --out",
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"{self.path}: another process works in this directory",
+                hint="wait for it, or name another directory with --out",
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def _take(self, scenario: Scenario) -> None:
+        kept = self.path / "scenario.toml"
+        if kept.exists():
+            self._refuse_other(scenario, kept)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise RunDirectoryError(
+                f"{self.path}: holds files that no simulation wrote",
+                hint="name an empty or new directory with --out",
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, scenario_toml(scenario).encode("utf-8"))
+
+    def _refuse_other(self, scenario: Scenario, kept: Path) -> None:
+        try:
+            values = tomllib.loads(kept.read_text(encoding="utf-8"))
+            same = parse_settings(Scenario, values, kept.name) == scenario
+        except (SettingsError, ValueError):
+            same = False
+        if not same:
+            raise RunDirectoryError(
+                f"{self.path}: holds the run of another scenario",
+                hint="name another directory with --out, or delete this one",
+            )

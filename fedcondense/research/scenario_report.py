@@ -1,0 +1,135 @@
+"""Finished repetitions of a scenario → the study report and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fedcondense.config.scenario import ReleaseMode, Scenario
+from fedcondense.config.study import Study
+from fedcondense.data.dataset import LabeledImages
+from fedcondense.research.environment import this_environment
+from fedcondense.research.hospitals import ROUND
+from fedcondense.research.repetition import RepetitionRecord, predictions_of
+from fedcondense.research.report_assembly import Circumstances, Pooled, assemble, study_facts
+from fedcondense.research.report_pictures import SetPictures
+from fedcondense.research.report_schema import (
+    External,
+    Release,
+    Repetition,
+    ScoredImages,
+    StudyReport,
+)
+from fedcondense.research.run_root import RunRoot
+from fedcondense.research.scoring import Scored, pool_repetitions, score
+from fedcondense.server.aggregate import read_global_set
+from fedcondense.server.conclude import held_out
+from fedcondense.server.run_directory import RunDirectory
+from fedcondense.site.state import RoundState
+
+EXTERNAL = "external"
+
+
+def report_of(
+    root: RunRoot,
+    scenario: Scenario,
+    tests: Mapping[str, LabeledImages],
+    studies: Sequence[Study],
+    records: Sequence[RepetitionRecord],
+) -> StudyReport:
+    """The report of all repetitions; `studies` and `records` are in the order of the seeds."""
+    scored = {
+        test: {
+            record.seed: _scored(root, record, study, test, images)
+            for record, study in zip(records, studies, strict=True)
+        }
+        for test, images in tests.items()
+    }
+    read = {test: _read_images(test, images) for test, images in tests.items()}
+    repetitions = [_repetition(record, scenario.read, scored, read) for record in records]
+    together = {test: pool_repetitions(by_seed) for test, by_seed in scored.items()}
+    purpose = "simulation" if scenario.release is ReleaseMode.STUDY_ONLY else "release"
+    circumstances = Circumstances(
+        study=study_facts(scenario, studies[0]),
+        environment=this_environment(scenario.device, threads=1),
+        release=Release(mode=scenario.release, purpose=purpose),
+        test=read[scenario.read],
+        notes=_notes(scenario),
+    )
+    main = together[scenario.read]
+    pooled = Pooled(main.scores(), main.gains(), _external(together, read))
+    return assemble(circumstances, repetitions, pooled)
+
+
+def set_pictures(root: RunRoot, study: Study, seed: int) -> SetPictures:
+    """The global set of one repetition, each image beside the pixels that it began with."""
+    folder = root.repetition(seed)
+    union = read_global_set(RunDirectory(folder / "server").global_set(ROUND))
+    starts = [
+        RoundState(folder / "sites" / site, study.digest, ROUND).synthetic()["started_from"]
+        for site in dict.fromkeys(union.sites)
+    ]
+    return SetPictures(
+        images=union.images,
+        starts=np.concatenate(starts),
+        labels=union.labels.astype(np.int64),
+        sites=union.sites,
+        classes=union.classes,
+        lowest=study.image.lowest,
+        highest=study.image.highest,
+    )
+
+
+def _scored(
+    root: RunRoot, record: RepetitionRecord, study: Study, test: str, images: LabeledImages
+) -> Scored:
+    return score(
+        predictions_of(root.repetition(record.seed), test),
+        held_out(images, study.model_copy(update={"seed": 0})),  # one bootstrap for all seeds
+        classes=study.classes,
+        stored=record.stored,
+        views=record.views,
+    )
+
+
+def _repetition(
+    record: RepetitionRecord,
+    test: str,
+    scored: Mapping[str, Mapping[int, Scored]],
+    read: Mapping[str, ScoredImages],
+) -> Repetition:
+    own = {name: by_seed[record.seed] for name, by_seed in scored.items()}
+    return Repetition(
+        seed=record.seed,
+        study_digest=record.study_digest,
+        sites=record.sites,
+        failed_sites=record.failed_sites,
+        seconds=record.seconds,
+        global_set=record.global_set,
+        scores=own[test].scores(),
+        gains=own[test].gains(),
+        external=_external(own, read),
+    )
+
+
+def _external(scored: Mapping[str, Scored], read: Mapping[str, ScoredImages]) -> External | None:
+    if EXTERNAL not in scored:
+        return None
+    found = scored[EXTERNAL]
+    return External(test=read[EXTERNAL], scores=found.scores(), gains=found.gains())
+
+
+def _read_images(name: str, images: LabeledImages) -> ScoredImages:
+    return ScoredImages(
+        name=name,
+        images=len(images),
+        groups=len(set(images.groups)),
+        class_counts=dict(zip(images.classes, images.counts().tolist(), strict=True)),
+    )
+
+
+def _notes(scenario: Scenario) -> tuple[str, ...]:
+    if scenario.images is not None and scenario.images.kind == "phantoms":
+        return ("The images are procedural phantoms: no score here is a claim about patients.",)
+    return ()

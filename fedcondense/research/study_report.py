@@ -1,0 +1,80 @@
+"""The study report of a simulation: `report.json`, and `report.html` from the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedcondense.files.page import Page
+from fedcondense.files.storage import write_json
+from fedcondense.research.report_pictures import SetPictures, galleries
+from fedcondense.research.report_schema import (
+    Difference,
+    Estimate,
+    Repetition,
+    SiteFigures,
+    StudyReport,
+)
+
+PAGE = Page("fedcondense.research", "study_report.html")
+
+
+def write_study_report(directory: Path, report: StudyReport, pictures: SetPictures) -> None:
+    """Write `report.html`, then `report.json`, which marks completion.
+
+    `pictures` is the global set of the first repetition. Equal arguments give equal bytes.
+    """
+    PAGE.write(directory / "report.html", page_values(report, pictures))
+    write_json(directory / "report.json", report.to_json())
+
+
+def read_study_report(directory: Path) -> StudyReport:
+    """The report that `write_study_report` wrote to `directory`."""
+    return StudyReport.model_validate_json((directory / "report.json").read_bytes())
+
+
+@dataclass(frozen=True)
+class WeakestSite:
+    """The site that does worst alone in one repetition, and what joining gives it."""
+
+    seed: int
+    name: str
+    alone: Estimate
+    gain: Difference | None
+
+
+def judgement(difference: Difference) -> Literal["more", "less", "open"]:
+    """What a paired interval allows to say: open where it holds zero."""
+    if difference.low > 0:
+        return "more"
+    return "less" if difference.high < 0 else "open"
+
+
+def weakest_site(repetition: Repetition) -> WeakestSite:
+    """The site with the lowest mean balanced accuracy alone."""
+    sites = repetition.scores.site_alone.sites
+    name = min(sites, key=lambda site: sites[site].balanced_accuracy.mean)
+    gain = repetition.gains.joining.sites.get(name)
+    return WeakestSite(repetition.seed, name, sites[name].balanced_accuracy, gain)
+
+
+def page_values(report: StudyReport, pictures: SetPictures) -> dict[str, object]:
+    """What the template shows besides the report: drawings, pictures and what is largest."""
+    from fedcondense.research.report_plots import drawings  # matplotlib takes half a second
+
+    first = report.repetitions[0]
+    return {
+        "report": report,
+        "judge": judgement,
+        "weakest": [weakest_site(repetition) for repetition in report.repetitions],
+        "largest": max(report.sites, key=lambda site: site.sealed_bytes),
+        "trained_on": sum(_condensed_from(site) for site in first.sites),
+        "galleries": galleries(pictures),
+        **drawings(report),
+    }
+
+
+def _condensed_from(site: SiteFigures) -> int:
+    """Images of the classes that the site condensed."""
+    return sum(n for name, n in site.class_counts.items() if name not in site.left_out)

@@ -1,0 +1,169 @@
+"""The global synthetic set: the union of what the sites contributed, each image with its site.
+
+Leaving a site out is one call: aggregate the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fedcondense.config.study import Study
+from fedcondense.errors import RunDirectoryError
+from fedcondense.exchange.contribution import (
+    Payload,
+    SyntheticArrays,
+    decode_payload,
+    dequantise,
+    quantise,
+)
+from fedcondense.exchange.sealing import Opened
+from fedcondense.exchange.terms import decimal_number, decimal_text
+from fedcondense.files.storage import (
+    canonical_json,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_atomically,
+    write_json,
+)
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class GlobalSet:
+    """Synthetic images of all sites, sites by name, each site's in its own order.
+
+    `sites` has one name per image; `classes` are the study's; a pixel q means
+    lo + q (hi - lo) / 255 in normalised units.
+    """
+
+    images: UInt8[np.ndarray, "n c h w"] = field(repr=False)
+    labels: UInt8[np.ndarray, " n"] = field(repr=False)
+    sites: tuple[str, ...] = field(repr=False)
+    classes: tuple[str, ...]
+    lo: str
+    hi: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 over shape, scale, pixels and labels: equal sets, wherever they were made."""
+        form = {"hi": self.hi, "lo": self.lo, "shape": list(self.images.shape)}
+        digest = hashlib.sha256(canonical_json(form) + b"\0")
+        digest.update(np.ascontiguousarray(self.images).tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def arrays(self) -> SyntheticArrays:
+        """What networks train on: images in normalised units."""
+        lo, hi = decimal_number(self.lo), decimal_number(self.hi)
+        return SyntheticArrays(dequantise(self.images, lo, hi), self.labels.copy())
+
+
+def aggregate(opened: Sequence[Opened], study: Study) -> GlobalSet:
+    """Unite contributions in the order of their sites' names, in the study's scale."""
+    ordered = sorted(opened, key=lambda contribution: contribution.site)
+    spec = study.image
+    images = [np.empty((0, spec.channels, spec.size, spec.size), np.uint8)]
+    labels = [np.empty(0, np.uint8)]
+    images += [_in_scale(contribution.payload, study) for contribution in ordered]
+    labels += [contribution.payload.label_array() for contribution in ordered]
+    return GlobalSet(
+        images=np.concatenate(images),
+        labels=np.concatenate(labels),
+        sites=tuple(of.site for of in ordered for _ in range(of.payload.shape[0])),
+        classes=study.classes,
+        lo=decimal_text(spec.lowest),
+        hi=decimal_text(spec.highest),
+    )
+
+
+def write_global_set(folder: Path, global_set: GlobalSet, study: Study) -> None:
+    """Write the set, one picture per image, and last the manifest that names them all."""
+    write_arrays(
+        folder / "set.safetensors", {"images": global_set.images, "labels": global_set.labels}
+    )
+    names = [_picture_name(global_set, row) for row in range(len(global_set))]
+    for name, pixels in zip(names, global_set.images, strict=True):
+        write_atomically(folder / "png" / name, _png(pixels))
+    write_json(folder / "manifest.json", _manifest(global_set, names, study))
+
+
+def read_global_set(folder: Path) -> GlobalSet:
+    """Read a set that `write_global_set` wrote.
+
+    Raises:
+        RunDirectoryError: it is missing, unfinished, or not the one that its manifest names.
+    """
+    try:
+        manifest, arrays = (
+            read_json(folder / "manifest.json"),
+            read_arrays(folder / "set.safetensors"),
+        )
+    except OSError:
+        raise RunDirectoryError(
+            "the global synthetic set is missing or unfinished", hint="conclude the round again"
+        ) from None
+    global_set = GlobalSet(
+        images=arrays["images"],
+        labels=arrays["labels"],
+        sites=tuple(image["site"] for image in manifest["images"]),
+        classes=tuple(manifest["classes"]),
+        lo=manifest["scale"]["lo"],
+        hi=manifest["scale"]["hi"],
+    )
+    if global_set.sha256 != manifest["sha256"]:
+        raise RunDirectoryError(
+            "the global synthetic set has changed since it was written",
+            hint="delete its folder and conclude the round again",
+        )
+    return global_set
+
+
+def _in_scale(payload: Payload, study: Study) -> UInt8[np.ndarray, "n c h w"]:
+    """A site may declare another scale; in the study's own the bytes stay as they are."""
+    lowest, highest = study.image.lowest, study.image.highest
+    if (payload.lo, payload.hi) == (decimal_text(lowest), decimal_text(highest)):
+        return payload.pixel_array()
+    return quantise(decode_payload(payload).images, lowest, highest)
+
+
+def _manifest(global_set: GlobalSet, names: list[str], study: Study) -> dict[str, Any]:
+    rows = zip(global_set.sites, global_set.labels.tolist(), names, strict=True)
+    return {
+        "classes": list(global_set.classes),
+        "images": [{"label": label, "png": name, "site": site} for site, label, name in rows],
+        "scale": {"hi": global_set.hi, "lo": global_set.lo},
+        "sha256": global_set.sha256,
+        "shape": list(global_set.images.shape),
+        "study_digest": study.digest,
+        "version": MANIFEST_VERSION,
+    }
+
+
+def _picture_name(global_set: GlobalSet, row: int) -> str:
+    """<site>-<class>-<n>.png; n is the row in the set, as two classes may shorten to one word."""
+    label = int(global_set.labels[row])
+    word = re.sub("[^a-z0-9]+", "-", global_set.classes[label].lower()).strip("-")[:40]
+    return f"{global_set.sites[row]}-{word or label}-{row:04d}.png"
+
+
+def _png(pixels: UInt8[np.ndarray, "c h w"]) -> bytes:
+    """Pixels as stored: grey for one channel, red, green, blue for three."""
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,296 @@
+"""Every malformed body, inside a frame whose sealing and signature are right."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from wire_kit import Wire, canonical, small_study
+
+from fedcondense.errors import ContributionRejected, InternalError
+from fedcondense.exchange.contents import decode_body, encode_body, least_contrast
+from fedcondense.exchange.sealing import open_sealed
+from fedcondense.exchange.terms import terms_of
+
+PIXELS = 3 * 256  # bytes of pixels of the good set
+
+
+def reason_of(wire: Wire, body: bytes) -> str:
+    with pytest.raises(ContributionRejected) as rejected:
+        open_sealed(wire.blob(body=body), wire.expectation, wire.opening)
+    return rejected.value.reason
+
+
+def good_arrays(wire: Wire) -> bytearray:
+    payload = wire.released().payload
+    return bytearray(payload.pixels + payload.labels)
+
+
+def test_the_good_body_of_the_second_implementation_is_opened(wire):
+    opened = open_sealed(wire.blob(), wire.expectation, wire.opening)
+
+    assert opened.site == "site-1"
+    assert opened.payload == wire.released().payload
+    assert opened.record == wire.released().record
+
+
+def test_the_packages_writer_and_the_second_implementation_write_the_same_body(wire):
+    released = wire.released()
+
+    body = encode_body(released.payload, released.record, terms_of(wire.study))
+
+    assert body == wire.body()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dtype": "float32"}, "dtype"),
+        ({"labels_dtype": "int64"}, "dtype"),
+        ({"shape": [0, 1, 16, 16]}, "shape"),
+        ({"shape": [-1, 1, 16, 16]}, "shape"),
+        ({"shape": [2**40, 1, 16, 16]}, "shape"),
+        ({"shape": [7, 1, 16, 16]}, "shape"),
+        ({"shape": [3, 1, 1, 16, 16]}, "shape"),
+        ({"shape": [3, 256]}, "shape"),
+        ({"shape": [3, 16, 16, 1]}, "shape"),
+        ({"shape": [3, 1, 16, 2**53]}, "shape"),
+        ({"shape": [True, 1, 16, 16]}, "shape"),
+        ({"shape": ["3", 1, 16, 16]}, "shape"),
+        ({"scale": {"lo": "4", "hi": "4"}}, "scale"),
+        ({"scale": {"lo": "4", "hi": "-4"}}, "scale"),
+        ({"scale": {"lo": "-17", "hi": "4"}}, "scale"),
+        ({"scale": {"lo": "-4", "hi": "16.5"}}, "scale"),
+        ({"scale": {"lo": "nan", "hi": "4"}}, "scale"),
+        ({"scale": {"lo": "-4.0", "hi": "4"}}, "scale"),
+        ({"scale": {"lo": -4, "hi": 4}}, "scale"),
+        ({"scale": {"lo": "-4"}}, "scale"),
+        ({"soft_labels": "float16"}, "soft"),
+        ({"method": "random"}, "method"),
+        ({"method": "mtt"}, "method"),
+        ({"partition": 1}, "partition"),
+        ({"start": "real"}, "start"),
+        ({"start": "public"}, "start"),
+        ({"student_lr": "0.01"}, "rate"),
+        ({"recipe": {}}, "recipe"),
+        ({"payload_sha256": "0" * 64}, "digest"),
+        ({"payload_sha256": "ä"}, "digest"),
+        ({"release_record": {}}, "record"),
+        ({"approvals": [{"fingerprint": "0" * 64, "signature": "0" * 128}]}, "approvals"),
+        ({"approvals": {}}, "contents"),
+        ({"partition": "2"}, "contents"),
+        ({"partition": True}, "contents"),
+        ({"student_lr": 1}, "contents"),
+        ({"order": "F"}, "contents"),
+        ({"extra": None}, "contents"),
+    ],
+)
+def test_a_wrong_field_is_refused(wire, change, reason):
+    assert reason_of(wire, wire.body(wire.contents(**change))) == reason
+
+
+def test_a_missing_field_is_refused(wire):
+    for name in wire.contents():
+        contents = {key: value for key, value in wire.contents().items() if key != name}
+        assert reason_of(wire, wire.body(contents)) == "contents"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("purpose", "simulation"),
+        ("verdict", "refused"),
+        ("refusals", ["real-start"]),
+        ("refusals", None),
+        ("images", 2),
+        ("method", "mtt"),
+        ("start", "real"),
+        ("partition", True),
+        ("payload_sha256", "0" * 64),
+        ("study_digest", "0" * 64),
+        ("classes_left_out", ["normal"]),
+        ("formal_guarantee", "epsilon 1"),
+        ("statement", "Contains nothing personal."),
+        ("audits", {"provenance": "refused"}),
+        ("audits", {"provenance": "passed", "membership": "passed"}),
+        ("version", 2),
+    ],
+)
+def test_a_record_that_says_something_else_is_refused(wire, field, value):
+    contents = wire.contents()
+    contents["release_record"] = contents["release_record"] | {field: value}
+
+    assert reason_of(wire, wire.body(contents)) == "record"
+
+
+def test_a_release_record_with_a_refusal_is_refused_under_purpose_release(wire):
+    simulation = Wire(
+        small_study(distill={"method": "idm", "start": "real"}), "simulation", keys=wire.keys
+    )
+    contents = wire.contents(release_record=simulation.released().record)
+
+    assert reason_of(wire, wire.body(contents)) == "record"
+
+
+def test_a_real_start_is_opened_in_a_simulation_with_its_refusal_in_the_record(wire):
+    simulation = Wire(
+        small_study(distill={"method": "idm", "start": "real"}), "simulation", keys=wire.keys
+    )
+
+    opened = open_sealed(simulation.sealed(), simulation.expectation, simulation.opening)
+
+    assert opened.record["verdict"] == "refused"
+    assert opened.record["refusals"] == ["real-start"]
+
+
+def test_a_real_start_that_hides_its_refusal_is_refused_even_in_a_simulation(wire):
+    simulation = Wire(
+        small_study(distill={"method": "idm", "start": "real"}), "simulation", keys=wire.keys
+    )
+    record = simulation.released().record
+    hidden = record | {"refusals": [], "verdict": "passed", "audits": {"provenance": "passed"}}
+
+    body = simulation.body(simulation.contents(release_record=hidden))
+
+    assert reason_of(simulation, body) == "record"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff\xfe",
+        b'{"approvals":[],"approvals":[]}',
+        b'{"approvals":NaN}',
+        b'{"approvals":1.5}',
+        b"[" * 65_000,
+        b"{" + b" " * 65_000 + b"}",
+        pickle.dumps({"dtype": "uint8"}),
+    ],
+)
+def test_contents_that_are_not_canonical_json_are_refused(wire, text):
+    assert reason_of(wire, wire.body(text)) == "contents"
+
+
+@pytest.mark.parametrize("length", [0, 65_537, 2**31, 2**32 - 1])
+def test_a_wrong_length_of_the_contents_is_refused(wire, length):
+    body = struct.pack("<I", length) + wire.body()[4:]
+
+    assert reason_of(wire, body) == "contents"
+
+
+def test_spaced_contents_are_refused(wire):
+    text = canonical(wire.contents()).replace(b",", b", ")
+
+    assert reason_of(wire, wire.body(text)) == "contents"
+
+
+@pytest.mark.parametrize("label", [2, 255])
+def test_a_label_that_is_no_class_is_refused(wire, label):
+    arrays = good_arrays(wire)
+    arrays[-1] = label
+
+    assert reason_of(wire, wire.body(arrays=bytes(arrays))) == "labels"
+
+
+def test_more_images_of_a_class_than_the_study_allows_are_refused(wire):
+    images = np.random.default_rng(1).integers(0, 256, 4 * 256, np.uint8)
+    contents = wire.contents(shape=[4, 1, 16, 16])
+
+    assert reason_of(wire, wire.body(contents, images.tobytes() + bytes(4))) == "labels"
+
+
+def test_a_constant_image_is_refused(wire):
+    arrays = good_arrays(wire)
+    arrays[256:512] = bytes([77]) * 256
+
+    assert reason_of(wire, wire.body(arrays=bytes(arrays))) == "pixels"
+
+
+def test_an_image_without_contrast_is_refused(wire):
+    arrays = good_arrays(wire)
+    arrays[256:512] = bytes([77]) * 255 + bytes([78])
+
+    assert reason_of(wire, wire.body(arrays=bytes(arrays))) == "pixels"
+
+
+def test_a_scale_that_leaves_no_contrast_is_refused(wire):
+    contents = wire.contents(scale={"lo": "0", "hi": "0.0001"})
+
+    assert reason_of(wire, wire.body(contents)) == "pixels"
+
+
+def test_contrast_is_the_standard_deviation_of_the_flattest_image():
+    images = np.array([[0, 0, 2, 2], [5, 5, 5, 9], [0, 255, 0, 255]], np.uint8)
+
+    assert least_contrast(images) == 1.0  # of 0, 0, 2, 2; the second has sqrt(3)
+
+
+def test_a_changed_pixel_does_not_have_the_digest(wire):
+    arrays = good_arrays(wire)
+    arrays[0] ^= 1
+
+    assert reason_of(wire, wire.body(arrays=bytes(arrays))) == "digest"
+
+
+def test_swapped_labels_do_not_have_the_digest(wire):
+    arrays = good_arrays(wire)
+    arrays[PIXELS:] = b"\x00\x01\x00"
+
+    assert reason_of(wire, wire.body(arrays=bytes(arrays))) == "digest"
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_padding_that_is_not_zero_is_refused(wire, at):
+    body = bytearray(wire.body())
+    first = 4 + len(canonical(wire.contents())) + PIXELS + 3
+    body[first if at == "first" else -1] = 1
+
+    assert reason_of(wire, bytes(body)) == "padding"
+
+
+def test_fewer_images_declared_than_there_are_leave_padding_that_is_not_zero(wire):
+    assert reason_of(wire, wire.body(wire.contents(shape=[2, 1, 16, 16]))) == "padding"
+
+
+def test_archives_and_files_of_other_kinds_are_refused(wire):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a", b"b")
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    ceiling = len(wire.body())
+
+    for data in (archive.getvalue(), array.getvalue(), gzip.compress(b"b"), pickle.dumps([1])):
+        assert reason_of(wire, data.ljust(ceiling, b"\0")) == "contents"
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_body_of_another_length_is_refused(wire, change):
+    body = wire.body()
+    changed = body[:change] if change < 0 else body + b"\0"
+
+    with pytest.raises(ContributionRejected, match=r"^contribution rejected: size$"):
+        decode_body(changed, "release", terms_of(wire.study))
+
+
+def test_a_missing_class_is_allowed_and_named(wire):
+    opened = open_sealed(wire.sealed(labels=(1, 1)), wire.expectation, wire.opening)
+
+    assert opened.payload.provenance.left_out == ("normal",)
+    assert opened.record["classes_left_out"] == ["normal"]
+
+
+def test_contents_above_their_ceiling_are_never_written():
+    names = [f"{n:03d}" + "\N{GRINNING FACE}" * 77 for n in range(255)]
+    wire = Wire(small_study(classes=names))
+
+    with pytest.raises(InternalError, match="above the study's ceiling"):
+        wire.sealed(labels=(0,))

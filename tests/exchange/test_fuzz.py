@@ -1,0 +1,100 @@
+"""Whatever comes in, only `ContributionRejected` comes out, and memory stays bounded."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from wire_kit import Wire, small_study
+
+from fedcondense.config.study import LARGEST_CONTRIBUTION
+from fedcondense.errors import ContributionRejected
+from fedcondense.exchange.contents import decode_body, encode_body
+from fedcondense.exchange.contribution import Payload, Provenance
+from fedcondense.exchange.release_record import build_record
+from fedcondense.exchange.sealing import open_sealed
+from fedcondense.exchange.terms import terms_of
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flip, cut, insert, repeat or overwrite at a random place."""
+    at, length = int(rng.integers(len(data))), int(rng.integers(1, 64))
+    noise = rng.bytes(length)
+    return (
+        data[:at] + bytes([data[at] ^ int(rng.integers(1, 256))]) + data[at + 1 :],
+        data[:at],
+        data[:at] + noise + data[at:],
+        data[:at] + data[at : at + length] * 2 + data[at + length :],
+        data[:at] + noise + data[at + length :],
+        data[:at] + bytes(length) + data[at + length :],
+    )[int(rng.integers(6))]
+
+
+def test_a_thousand_mutated_blobs_are_only_ever_rejected(wire):
+    rng, blob, expected = np.random.default_rng(7), wire.sealed(), wire.expectation
+    refused = 0
+
+    for _ in range(1000):
+        bad = mutated(blob, rng)
+        if bad == blob:
+            continue
+        with pytest.raises(ContributionRejected):
+            open_sealed(bad, expected, wire.opening)
+        refused += 1
+
+    assert refused > 950
+
+
+def test_a_thousand_mutated_bodies_are_only_ever_rejected(wire):
+    """Behind a right signature; the head is where the structure is, so that is what is mutated."""
+    rng, body, terms = np.random.default_rng(8), wire.body(), terms_of(wire.study)
+    head, refused = 2000, 0
+
+    for _ in range(1000):
+        bad = (mutated(body[:head], rng) + body[head:])[: len(body)].ljust(len(body), b"\0")
+        if bad == body:
+            continue
+        with pytest.raises(ContributionRejected):
+            decode_body(bad, "release", terms)
+        refused += 1
+
+    assert refused > 900
+
+
+def test_the_largest_contribution_is_opened_within_twice_the_cap():
+    study = small_study(image={"size": 512, "channels": 3}, images_per_class=42)
+    wire = Wire(study)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (84, 3, 512, 512), np.uint8)
+    blob = _sealed(wire, images)
+
+    tracemalloc.start()
+    opened = open_sealed(blob, wire.expectation, wire.opening)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(blob) > 0.98 * LARGEST_CONTRIBUTION
+    assert opened.payload.shape == (84, 3, 512, 512)
+    assert peak < 2 * LARGEST_CONTRIBUTION
+
+
+def test_a_bomb_is_refused_before_anything_is_allocated(wire):
+    blob = wire.blob(wire.manifest(body_bytes=2**50))
+    expected = wire.expectation
+
+    tracemalloc.start()
+    with pytest.raises(ContributionRejected, match="size"):
+        open_sealed(blob, expected, wire.opening)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 2**20
+
+
+def _sealed(wire: Wire, images: np.ndarray) -> bytes:
+    labels = np.repeat([0, 1], len(images) // 2).astype(np.uint8).tobytes()
+    origin, terms = Provenance.of(wire.study, ()), terms_of(wire.study)
+    payload = Payload(images.tobytes(), labels, images.shape, "-4", "4", origin)
+    record = build_record(payload, terms, purpose="release", refusals=())
+    return wire.blob(body=encode_body(payload, record, terms))

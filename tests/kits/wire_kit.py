@@ -1,0 +1,201 @@
+"""A second implementation of the contribution format, for tests: it can also write what is wrong.
+
+Nothing here uses the package's own writer, so that writer and reader cannot agree on an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from fedcondense.config.loading import parse_settings
+from fedcondense.config.scenario import ReleaseMode
+from fedcondense.config.study import Study
+from fedcondense.exchange.contribution import (
+    Payload,
+    Provenance,
+    Released,
+    SyntheticArrays,
+    encode_payload,
+)
+from fedcondense.exchange.keys import OpeningKey, SigningKey
+from fedcondense.exchange.run_description import Request, RunDescription
+from fedcondense.exchange.sealing import Expectation, seal
+from fedcondense.exchange.terms import terms_of
+from fedcondense.privacy.release import decide_release
+
+HPKE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+RUN = "0123456789abcdef" * 2
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def small_study(**changes: Any) -> Study:
+    """Two classes of 16 x 16 pixels, three images each, quorum 2."""
+    values = {
+        "name": "small",
+        "classes": ["normal", "pneumonia"],
+        "image": {"size": 16},
+        "network": {"depth": 2},
+        "images_per_class": 3,
+        "distill": {"method": "idm"},
+        "quorum": 2,
+    }
+    return parse_settings(Study, values | changes, "study.toml")
+
+
+def arrays_of(study: Study, labels: tuple[int, ...], seed: int = 0) -> SyntheticArrays:
+    shape = (len(labels), study.image.channels, study.image.size, study.image.size)
+    images = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return SyntheticArrays(images, np.array(labels, np.uint8))
+
+
+def payload_of(study: Study, labels: tuple[int, ...] = (0, 0, 1), seed: int = 0) -> Payload:
+    absent = tuple(name for label, name in enumerate(study.classes) if label not in labels)
+    return encode_payload(arrays_of(study, labels, seed), Provenance.of(study, absent), study)
+
+
+@dataclass
+class Wire:
+    """One run of a small study: all keys, and two enrolled sites."""
+
+    study: Study = field(default_factory=small_study)
+    purpose: str = "release"
+    opening: OpeningKey = field(default_factory=OpeningKey.generate)
+    server: SigningKey = field(default_factory=SigningKey.generate)
+    keys: dict[str, SigningKey] = field(
+        default_factory=lambda: {f"site-{n}": SigningKey.generate() for n in (1, 2)}
+    )
+
+    @property
+    def description(self) -> RunDescription:
+        return RunDescription(
+            study_digest=self.study.digest,
+            run=RUN,
+            recipient=self.opening.recipient.raw.hex(),
+            quorum=self.study.quorum,
+            deadline=1_800_000_000,
+            purpose=self.purpose,
+        )
+
+    @property
+    def expectation(self) -> Expectation:
+        return Expectation(
+            terms=terms_of(self.study),
+            description=self.description,
+            round=1,
+            purposes=frozenset({self.purpose}),
+            enrolled={site: key.public for site, key in self.keys.items()},
+        )
+
+    def released(self, labels: tuple[int, ...] = (0, 0, 1), seed: int = 0) -> Released:
+        mode = ReleaseMode.ENFORCED if self.purpose == "release" else ReleaseMode.STUDY_ONLY
+        return decide_release(payload_of(self.study, labels, seed), mode=mode, study=self.study)
+
+    def sealed(
+        self,
+        site: str = "site-1",
+        labels: tuple[int, ...] = (0, 0, 1),
+        seed: int = 0,
+        round: int = 1,
+        **described: Any,
+    ) -> bytes:
+        """What the site's own code sends, under a description with `described` changed."""
+        request = Request(replace(self.description, **described), round)
+        released = self.released(labels, seed)
+        return seal(released, request, site, self.study, self.keys[site])
+
+    def manifest(self, site: str = "site-1", **changes: Any) -> dict[str, Any]:
+        def digits(suite: bytes, raw: bytes) -> str:
+            return hashlib.sha256(suite + b"\0" + raw).hexdigest()
+
+        suite = "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM"
+        values = {
+            "version": 1,
+            "suite": suite,
+            "purpose": self.purpose,
+            "study_digest": self.study.digest,
+            "run": RUN,
+            "round": 1,
+            "site": site,
+            "signing_key": digits(b"Ed25519", self.keys[site].public),
+            "recipient": digits(suite.encode(), self.opening.recipient.raw),
+            "body_bytes": 4 + 65536 + self.study.largest_payload,
+        }
+        return values | changes
+
+    def contents(self, **changes: Any) -> dict[str, Any]:
+        """The contents of a good set, as docs/ref-contribution-format.md lists them."""
+        released = self.released()
+        values = {
+            "dtype": "uint8",
+            "shape": [3, 1, 16, 16],
+            "scale": {"lo": "-4", "hi": "4"},
+            "labels_dtype": "uint8",
+            "soft_labels": "none",
+            "partition": 2,
+            "method": "idm",
+            "start": self.study.distill.start.value,
+            "student_lr": None,
+            "recipe": {
+                "image": {
+                    "channels": 1,
+                    "highest": "4",
+                    "lowest": "-4",
+                    "mean": "0.5",
+                    "size": 16,
+                    "std": "0.25",
+                },
+                "evaluation": {"batch": 64, "length": "short", "networks": 5, "steps": 500},
+            },
+            "payload_sha256": released.payload.sha256,
+            "release_record": released.record,
+            "approvals": [],
+        }
+        return values | changes
+
+    def body(self, contents: Any = None, arrays: bytes | None = None) -> bytes:
+        """Length, contents (bytes, or an object to write), pixels and labels, zeros."""
+        if contents is None:
+            contents = self.contents()
+        if arrays is None:
+            payload = self.released().payload
+            arrays = payload.pixels + payload.labels
+        text = contents if isinstance(contents, bytes) else canonical(contents)
+        body = struct.pack("<I", len(text)) + text + arrays
+        return body.ljust(4 + 65536 + self.study.largest_payload, b"\0")
+
+    def blob(self, manifest: Any = None, body: bytes | None = None, site: str = "site-1") -> bytes:
+        """A blob whose frame, sealing and signature are right, whatever they hold."""
+        if manifest is None:
+            manifest = self.manifest(site)
+        text = manifest if isinstance(manifest, bytes) else canonical(manifest)
+        digest = hashlib.sha256(text).digest()
+        ciphertext = HPKE.encrypt(
+            self.body() if body is None else body,
+            self.opening.recipient.public_key(),
+            info=b"fedcondense/v1\0" + digest,
+        )
+        message = b"fedcondense/sig/v1\0" + digest + hashlib.sha256(ciphertext).digest()
+        return frame(text, ciphertext, self.keys[site].sign(message))
+
+
+def frame(manifest: bytes, ciphertext: bytes, signature: bytes) -> bytes:
+    return b"".join(
+        (
+            b"FEDCOND1",
+            struct.pack("<I", len(manifest)),
+            manifest,
+            struct.pack("<Q", len(ciphertext)),
+            ciphertext,
+            signature,
+        )
+    )

@@ -13,6 +13,7 @@ from fedcondense.progress import Step
 
 BYTES_PER_KIBIBYTE = 1024
 LONGEST_LINE = 4096
+FRAME = {"stage", "done", "total", "seconds", "megabytes"}  # what is not a figure of the step
 
 
 class Journal:
@@ -50,7 +51,7 @@ def last_step(path: Path) -> Step | None:
 
 
 def _step(line: dict[str, Any]) -> Step:
-    figures = {k: v for k, v in line.items() if k not in {"stage", "done", "total"}}
+    figures = {name: value for name, value in line.items() if name not in FRAME}
     return Step(line["stage"], line["done"], line["total"], figures)
 
 

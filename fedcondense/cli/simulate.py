@@ -37,36 +37,40 @@ def simulate(
         typer.Option(metavar="DIR", help="run directory; runs/<scenario> if left out"),
     ] = None,
 ) -> None:
-    """Play a whole study on this machine: every hospital, the server, and the report.
+    """Play a whole study on this machine: every hospital, the server, the report.
 
-    Run again on the same directory, an interrupted run goes on and a finished one shows its
-    scores.
+    On the same directory, an interrupted run goes on, a finished one shows its scores.
     """
-    from fedcondense.config.scenario import load_scenario
-
-    loaded = load_scenario(scenario, data)
-    directory = out if out is not None else Path("runs") / scenario.stem
-    for name, value in ALLOCATOR.items():
-        os.environ.setdefault(name, value)
-    done = (directory / "done.json").exists()
-    with watch_on_terminal() as watch:
-        from fedcondense.research.scenario_run import simulate as play  # torch takes seconds
-
-        report = play(loaded, directory, watch=watch)
-    _show(report, directory, already_done=done)
+    with operator_errors(PROGRAM):
+        _simulate(scenario, data, out if out is not None else Path("runs") / scenario.stem)
 
 
 def main() -> None:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
-    operator_errors(PROGRAM, lambda: app(standalone_mode=False))
+    app()
 
 
-def _show(report: StudyReport, directory: Path, *, already_done: bool) -> None:
+def _simulate(scenario: Path, data: Path | None, directory: Path) -> None:
+    from fedcondense.config.scenario import load_scenario  # --help waits for none of these
+    from fedcondense.research.run_root import finished_report
+
+    loaded = load_scenario(scenario, data)
+    os.environ.update(ALLOCATOR)
+    report = finished_report(loaded, directory)
+    if report is not None:
+        Console().print("This run is done; its scores:")
+    else:
+        with watch_on_terminal() as watch:
+            from fedcondense.research.scenario_run import simulate as play  # torch takes seconds
+
+            report = play(loaded, directory, watch=watch)
+    _show(report, directory)
+
+
+def _show(report: StudyReport, directory: Path) -> None:
     console = Console()
-    if already_done:
-        console.print("This run is done; its scores:")
-    table = Table("trained on", "images", "balanced accuracy", "AUROC", title=None)
+    table = Table("trained on", "images", "balanced accuracy", "AUROC")
     for name, measures, images in _rows(report):
         accuracy, area = measures.balanced_accuracy, measures.auroc
         interval = (
@@ -92,8 +96,8 @@ def _rows(report: StudyReport) -> list[tuple[str, Measures, str]]:
     rows: list[tuple[str, Measures, str]] = [
         (name, found, f"{found.images:.0f}") for name, found in sets.items()
     ]
-    rows.append(("a site's own (mean)", scores.site_alone.mean, ""))
-    rows.append(("a site's own + global set (mean)", scores.site_joined.mean, ""))
+    rows.append(("alone (mean of sites)", scores.site_alone.mean, ""))
+    rows.append(("joined (mean of sites)", scores.site_joined.mean, ""))
     return rows
 
 

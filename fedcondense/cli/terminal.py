@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -21,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fedcondense.errors import FedcondenseError, Interrupted
+from fedcondense.errors import FedcondenseError, InternalError, Interrupted
 from fedcondense.progress import Step, Watch
 
 PLAIN_EVERY = 5.0  # seconds between two plain lines of one stage
@@ -46,7 +48,7 @@ def watch_on_terminal() -> Iterator[Watch]:
         yield _PlainLines()
         return
     columns = (
-        TextColumn("{task.description}", table_column=None),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -97,13 +99,15 @@ def _left(step: Step, elapsed: float) -> str:
     return f", {rate:.1f}/s, {(step.total - step.done) / rate:.0f} s left"
 
 
-def operator_errors(program: str, command: Callable[[], None]) -> NoReturn:
-    """Run `command` and leave with the documented exit code; an error is two lines, never a trace.
+@contextmanager
+def operator_errors(program: str) -> Iterator[None]:
+    """Leave with the documented exit code; an error is two lines on standard error, never a trace.
 
-    Exit codes: 0 done, 1 error, 2 usage or settings, 3 release refused.
+    Exit codes: 0 done, 1 error, 2 usage or settings, 3 release refused. The trace of an error that
+    nobody foresaw goes to a file that the hint names.
     """
     try:
-        command()
+        yield
     except FedcondenseError as error:
         _leave(program, error)
     except KeyboardInterrupt:
@@ -111,7 +115,18 @@ def operator_errors(program: str, command: Callable[[], None]) -> NoReturn:
             program,
             Interrupted("stopped by the operator", hint="the same command goes on where it was"),
         )
-    sys.exit(0)
+    except Exception as error:  # noqa: BLE001  (the last handler before the operator)
+        _leave(program, _unforeseen(error))
+
+
+def _unforeseen(error: Exception) -> InternalError:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="fedcondense-", suffix=".log", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return InternalError(
+        f"unforeseen {type(error).__name__}", hint=f"please report it with {file.name}"
+    )
 
 
 def _leave(program: str, error: FedcondenseError) -> NoReturn:

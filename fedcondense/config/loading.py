@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from fedcondense.errors import SettingsError
 
@@ -52,7 +54,7 @@ def parse_settings(model: type[AnySettings], values: dict[str, Any], where: str)
     try:
         return model.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in error.errors())
+        problems = "; ".join(_problem(item, values) for item in error.errors())
         raise SettingsError(
             f"{where}: {problems}", hint="every key is described in docs/ref-settings.md"
         ) from None
@@ -67,5 +69,18 @@ def load_settings(model: type[AnySettings], path: Path) -> AnySettings:
     return parse_settings(model, read_toml(path), path.name)
 
 
-def _problem(location: tuple[int | str, ...], message: str) -> str:
-    return f"{'.'.join(str(part) for part in location) or 'file'}: {message}"
+def _problem(error: ErrorDetails, values: Any) -> str:
+    ours = error["type"] == "value_error"  # a rule over several keys, which names them itself
+    message = str(error["ctx"]["error"]) if ours else error["msg"]
+    key = ".".join(_key(error["loc"], values))
+    return f"{key}: {message}" if key else message
+
+
+def _key(location: tuple[int | str, ...], values: Any) -> Iterator[str]:
+    """The key as it stands in the file, without pydantic's tags of alternatives."""
+    for part in location[:-1]:
+        if isinstance(part, str) and isinstance(values, dict) and part not in values:
+            continue
+        values = values[part]
+        yield str(part)
+    yield from map(str, location[-1:])

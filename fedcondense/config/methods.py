@@ -44,18 +44,24 @@ class Idm(Settings):
     `short` is ours, chosen on radiographs at 32 px for one core and about a minute.
     """
 
-    method: Literal["idm"]
-    preset: Literal["short"] = "short"
-    start: Start = Start.NOISE
-    partition: int = Field(2, ge=1, le=4, description="l, eq. 3: one image carries l x l")
-    iterations: int = Field(300, ge=1, le=1_000_000)
+    method: Literal["idm"] = Field(description="improved distribution matching")
+    preset: Literal["short"] = Field("short", description="which defaults the other keys have")
+    start: Start = Field(
+        Start.NOISE, description="where synthetic pixels begin; `real` is never released"
+    )
+    partition: int = Field(
+        2, ge=1, le=4, description="l, eq. 3: one stored image carries l x l; divides image.size"
+    )
+    iterations: int = Field(300, ge=1, le=1_000_000, description="steps of the synthetic pixels")
     image_rate: float = Field(5.0, gt=0, le=1e4, description="step size of the synthetic pixels")
-    image_momentum: float = Field(0.5, ge=0, lt=1)
+    image_momentum: float = Field(0.5, ge=0, lt=1, description="momentum of the synthetic pixels")
     per_class_momentum: bool = Field(
         default=True, description="momentum as the published per-class loop has it"
     )
     class_weight: float = Field(0.5, ge=0, le=100, description="lambda, eq. 5")
-    accuracy_reading: AccuracyReading = AccuracyReading.FRACTION
+    accuracy_reading: AccuracyReading = Field(
+        AccuracyReading.FRACTION, description="a network's accuracy in eq. 5: 0..1 or 0..100"
+    )
     accuracy_reset_interval: int | None = Field(
         None, ge=1, description="iterations after which running accuracies begin anew; none: never"
     )
@@ -67,13 +73,17 @@ class Idm(Settings):
     )
     trained_networks: int = Field(2, ge=1, le=100, description="networks trained per iteration")
     training_steps: int = Field(2, ge=1, le=1_000, description="K, steps per trained network")
-    training_batch: int = Field(64, ge=1, le=65_536)
-    class_balanced_training: bool = True
-    training_rate: float = Field(0.01, gt=0, le=10)
-    training_momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, lt=1)
+    training_batch: int = Field(
+        64, ge=1, le=65_536, description="real images per step of a queue network"
+    )
+    class_balanced_training: bool = Field(
+        default=True, description="equally many images of each class in that batch"
+    )
+    training_rate: float = Field(0.01, gt=0, le=10, description="step size of queue networks")
+    training_momentum: float = Field(0.9, ge=0, lt=1, description="momentum of queue networks")
+    weight_decay: float = Field(5e-4, ge=0, lt=1, description="weight decay of queue networks")
     families: tuple[Family, ...] = Field(
-        ALL_FAMILIES, description="augmentation families; none: no augmentation"
+        ALL_FAMILIES, description="augmentation families; empty: no augmentation"
     )
 
     @property

@@ -12,7 +12,14 @@ from pydantic import Field, model_validator
 from fedcondense.config.loading import Settings, parse_settings, read_toml
 from fedcondense.config.methods import Method
 from fedcondense.config.site import Device, ImageFolder, ImageNpz, ImageSource, ReleasePolicy
-from fedcondense.config.study import ClassName, EvaluationProtocol, ImageSpec, NetworkSpec, Study
+from fedcondense.config.study import (
+    ClassName,
+    EvaluationProtocol,
+    ImageSpec,
+    NetworkSpec,
+    PublicSeed,
+    Study,
+)
 from fedcondense.errors import SettingsError
 
 
@@ -26,9 +33,13 @@ class ReleaseMode(StrEnum):
 class Partition(Settings):
     """How training images are dealt to sites; a group never crosses a site."""
 
-    kind: Literal["dirichlet", "site", "even"] = "dirichlet"
+    kind: Literal["dirichlet", "site", "even"] = Field(
+        "dirichlet", description="uneven by class; as the data says; every class in equal parts"
+    )
     sites: int = Field(4, ge=1, le=200, description="ignored by `site`, where the data says")
-    alpha: float = Field(0.5, gt=0, le=1e4, description="label skew: small is uneven")
+    alpha: float = Field(
+        0.5, gt=0, le=1e4, description="label skew of `dirichlet`: small is uneven"
+    )
 
 
 class External(Settings):
@@ -37,7 +48,7 @@ class External(Settings):
     Images of a group that is trained on are left out.
     """
 
-    path: Path
+    path: Path = Field(description="an npz archive, or a folder of class folders")
     classes: tuple[ClassName, ...] | None = Field(
         None, description="classes that are tested; left out: all that the study knows"
     )
@@ -46,23 +57,30 @@ class External(Settings):
 class Scenario(Settings):
     """A study played on one machine, once per partition seed."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="of the study")
     classes: tuple[ClassName, ...] | None = Field(
         None, description="left out: the data's own, in its order"
     )
     images: ImageSource | None = Field(None, description="left out: given with --data")
-    external: External | None = None
-    image: ImageSpec = ImageSpec()
-    network: NetworkSpec = NetworkSpec()
-    images_per_class: int = Field(5, ge=1, le=1_000)
-    distill: Method
-    evaluation: EvaluationProtocol = EvaluationProtocol()
-    partition: Partition = Partition()
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one repetition each")
+    external: External | None = Field(None, description="a second test set; left out: none")
+    image: ImageSpec = Field(ImageSpec(), description="the form of images")
+    network: NetworkSpec = Field(NetworkSpec(), description="the ConvNet that matches and scores")
+    images_per_class: int = Field(
+        5, ge=1, le=1_000, description="ipc: stored synthetic images per class and site"
+    )
+    distill: Method = Field(description="the method and its settings")
+    evaluation: EvaluationProtocol = Field(EvaluationProtocol(), description="how sets are scored")
+    partition: Partition = Field(Partition(), description="how images are dealt to sites")
+    seeds: tuple[PublicSeed, ...] = Field(
+        (0,), min_length=1, description="one repetition each: another partition of the same images"
+    )
     quorum: int | None = Field(None, ge=1, description="left out: all sites but one, at least one")
-    release: ReleaseMode = ReleaseMode.ENFORCED
-    site: ReleasePolicy = ReleasePolicy()
-    device: Device = "cpu"
+    release: ReleaseMode = Field(
+        ReleaseMode.ENFORCED,
+        description="`study-only`: a refused set stays on this machine and is studied all the same",
+    )
+    site: ReleasePolicy = Field(ReleasePolicy(), description="the release policy of every site")
+    device: Device = Field("cpu", description="`auto` takes the first CUDA device, or the CPU")
     read: Literal["test", "validation"] = Field(
         "test", description="validation: a part of train stands in for test, to choose settings"
     )
@@ -70,8 +88,8 @@ class Scenario(Settings):
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Scenario:
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds: each is at least 0 and stands once")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each stands once")
         return self
 
     def study(self, classes: tuple[str, ...], sites: int, seed: int) -> Study:

@@ -17,25 +17,25 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 class ImageFolder(Settings):
     """A folder of class folders."""
 
-    kind: Literal["folder"]
-    path: Path
+    kind: Literal["folder"] = Field(description="a folder of class folders")
+    path: Path = Field(description="the folder")
 
 
 class ImageNpz(Settings):
     """An npz archive in the form of docs/ref-data.md."""
 
-    kind: Literal["npz"]
-    path: Path
+    kind: Literal["npz"] = Field(description="an npz archive")
+    path: Path = Field(description="the archive")
 
 
 class Phantoms(Settings):
     """Procedural chest phantoms; a score on them is never a claim about patients."""
 
-    kind: Literal["phantoms"]
+    kind: Literal["phantoms"] = Field(description="drawn, nothing is read")
     images_per_class: int = Field(300, ge=8, le=20_000, description="images of each class")
     scanners: int = Field(3, ge=1, le=20, description="scanner looks, one to a site")
-    size: int = Field(64, ge=16, le=512)
-    seed: int = Field(0, ge=0, lt=2**63)
+    size: int = Field(64, ge=16, le=512, description="side in pixels as drawn")
+    seed: int = Field(0, ge=0, lt=2**63, description="another seed draws other patients")
 
 
 ImageSource = Annotated[ImageFolder | ImageNpz | Phantoms, Field(discriminator="kind")]
@@ -52,13 +52,17 @@ class ReleasePolicy(Settings):
 class SiteConfig(Settings):
     """One hospital: its images, its state directory, and what it pins of the study."""
 
-    name: SiteName
+    name: SiteName = Field(description="the name it is enrolled under")
     seed: int = Field(ge=0, lt=2**63, description="start, sampling and augmentation at this site")
-    images: ImageSource
+    images: ImageSource = Field(description="where the images come from")
     state: Path = Field(description="directory of the site's own, mode 0700")
     study: Path = Field(description="the study file that this site agreed to")
-    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    run_signing_fingerprint: str = Field(description="learned out of band, never on first use")
-    threads: int = Field(1, ge=1, le=256)
-    device: Device = "cpu"
-    release: ReleasePolicy = ReleasePolicy()
+    study_digest: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the study that this site agreed to"
+    )
+    run_signing_fingerprint: str = Field(
+        description="of the server's run-signing key; learned out of band, never on first use"
+    )
+    threads: int = Field(1, ge=1, le=256, description="of the computation; equal bits need 1")
+    device: Device = Field("cpu", description="`auto` takes the first CUDA device, or the CPU")
+    release: ReleasePolicy = Field(ReleasePolicy(), description="what it asks of a release")

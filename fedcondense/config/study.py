@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from fedcondense.config.methods import ALL_FAMILIES, Family, Method
 from fedcondense.files.storage import canonical_json, sha256
 
 LARGEST_CONTRIBUTION = 64 * 2**20  # bytes; Flower's database locks far above it
+PublicSeed = Annotated[int, Field(ge=0, lt=2**63)]
 ClassName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f/\\]+$")]
 
 
@@ -24,18 +26,24 @@ class ImageSpec(Settings):
     """
 
     size: int = Field(32, ge=16, le=512, description="side of the square image in pixels")
-    channels: Literal[1, 3] = 1
-    mean: float = Field(0.5, ge=0, le=1)
-    std: float = Field(0.25, gt=0, le=1)
-    lowest: float = Field(-4.0, ge=-16, lt=0)
-    highest: float = Field(4.0, gt=0, le=16)
+    channels: Literal[1, 3] = Field(1, description="1: grey; 3: colour")
+    mean: float = Field(0.5, ge=0, le=1, description="networks see (value / 255 - mean) / std")
+    std: float = Field(0.25, gt=0, le=1, description="see mean")
+    lowest: float = Field(
+        -4.0, ge=-16, lt=0, description="normalised value that a synthetic pixel of 0 means"
+    )
+    highest: float = Field(
+        4.0, gt=0, le=16, description="normalised value that a synthetic pixel of 255 means"
+    )
 
 
 class NetworkSpec(Settings):
     """A ConvNet: `depth` blocks of `width` channels."""
 
-    width: int = Field(32, ge=4, le=1024)
-    depth: int = Field(3, ge=1, le=8)
+    width: int = Field(32, ge=4, le=1024, description="channels of each block")
+    depth: int = Field(
+        3, ge=1, le=8, description="blocks; each but the last must leave 2 x 2 pixels or more"
+    )
 
 
 class EvaluationProtocol(Settings):
@@ -45,51 +53,59 @@ class EvaluationProtocol(Settings):
     a tenth of the rate from half the length on.
     """
 
-    networks: int = Field(5, ge=1, le=100)
+    networks: int = Field(5, ge=1, le=100, description="fresh networks to a set")
     length: Literal["short", "paper"] = Field(
         "short", description="short: `steps` steps; paper: 1,001 epochs of batches of 256"
     )
-    steps: int = Field(500, ge=1, le=1_000_000)
-    batch: int = Field(64, ge=2, le=4096)
+    steps: int = Field(500, ge=1, le=1_000_000, description="training steps under `short`")
+    batch: int = Field(64, ge=2, le=4096, description="images per step under `short`")
     synthetic_share: float = Field(
         0.25, gt=0, lt=1, description="share of each batch that is synthetic in `site_joined`"
     )
-    families: tuple[Family, ...] = ALL_FAMILIES
+    families: tuple[Family, ...] = Field(
+        ALL_FAMILIES, description="augmentation families; empty: no augmentation"
+    )
     resamples: int = Field(2_000, ge=100, le=100_000, description="bootstrap resamples of groups")
 
 
 class Study(Settings):
     """What all sites agree on."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
-    classes: tuple[ClassName, ...] = Field(min_length=2, max_length=255)
-    image: ImageSpec = ImageSpec()
-    network: NetworkSpec = NetworkSpec()
-    images_per_class: int = Field(ge=1, le=1_000, description="ipc, per class and site")
-    distill: Method
-    evaluation: EvaluationProtocol = EvaluationProtocol()
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="what people call it")
+    classes: tuple[ClassName, ...] = Field(
+        min_length=2, max_length=255, description="names in order; the order is the labels'"
+    )
+    image: ImageSpec = Field(ImageSpec(), description="the form of images")
+    network: NetworkSpec = Field(NetworkSpec(), description="the ConvNet that matches and scores")
+    images_per_class: int = Field(
+        ge=1, le=1_000, description="ipc: stored synthetic images per class and site"
+    )
+    distill: Method = Field(description="the method and its settings")
+    evaluation: EvaluationProtocol = Field(EvaluationProtocol(), description="how sets are scored")
     quorum: int = Field(ge=1, le=1_000, description="sites without which nothing is opened")
-    seed: int = Field(0, ge=0, lt=2**63, description="public seed: evaluation")
+    seed: PublicSeed = Field(0, description="public seed: evaluation")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
+        if problems := "; ".join(self._contradictions()):
+            raise ValueError(problems)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        size, depth, partition = self.image.size, self.network.depth, self.distill.partition
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: each class stands once")
-        if self.image.size >> (self.network.depth - 1) < 2:
-            raise ValueError(
-                f"network.depth: {self.network.depth} halvings leave less than 2 x 2 pixels of "
-                f"{self.image.size}; a norm over one pixel is always zero"
+            yield "classes: each class stands once"
+        if size >> (depth - 1) < 2:
+            yield (
+                f"network.depth: {depth} blocks leave less than 2 x 2 pixels of {size} to the "
+                "last; a norm over one pixel is always zero"
             )
-        if self.image.size % self.distill.partition:
-            raise ValueError(
-                f"distill.partition: {self.distill.partition} does not divide "
-                f"image.size {self.image.size}"
-            )
+        if size % partition:
+            yield f"distill.partition: {partition} does not divide image.size {size}"
         if self.largest_payload > LARGEST_CONTRIBUTION - 2**17:
-            raise ValueError(
+            yield (
                 f"images_per_class: a contribution of {self.largest_payload} bytes is above 64 MiB"
             )
-        return self
 
     @property
     def largest_set(self) -> int:

@@ -166,7 +166,7 @@ def quantise(
 def dequantise(
     pixels: UInt8[np.ndarray, "n c h w"], lo: float, hi: float
 ) -> Float32[np.ndarray, "n c h w"]:
-    """The values lo + q (hi - lo) / 255, computed once for each of the 256 steps in double precision."""
+    """The values lo + q (hi - lo) / 255, computed once per step in double precision."""
     return (lo + np.arange(256) * (hi - lo) / 255).astype(np.float32)[pixels]
 
 

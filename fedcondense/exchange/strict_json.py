@@ -15,7 +15,8 @@ from fedcondense.files.storage import canonical_json
 
 DEEPEST = 6  # nested objects and arrays
 LARGEST_INTEGER = 2**53  # every reader has it exactly, also one whose numbers are doubles
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# Also a string without an end is taken whole: searching on inside it would be quadratic.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 

@@ -91,7 +91,9 @@ class Post:
                 asked.update(self._push(kind, node))
                 yield node, None
             for message in self.grid.pull_messages(list(asked)):
-                node = asked.pop(message.metadata.reply_to_message_id)
+                node = asked.pop(message.metadata.reply_to_message_id, None)
+                if node is None:
+                    continue
                 if message.has_error():
                     waiting.clear()
                 yield node, message
@@ -119,7 +121,7 @@ class Collection:
         self._marks = Marks(marks_path(self.run.round(self.plan.round)))
         self._marks.first("began")
         signed = self.run.description_path.read_bytes()
-        deadline = self.run.description().deadline
+        deadline = float(self.run.description().deadline)
         self._post = Post(self.grid, Ask(signed, self.plan.round), deadline)
 
     def collect(self) -> Intake:

@@ -218,8 +218,9 @@ class _Federation:
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         package = str(Path(fedcondense.__file__).parent.parent)
+        foreign = {"RAY_ADDRESS", *(name for name in os.environ if name.startswith("FLWR_"))}
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in foreign},
             SIMULATION: str(self.repetition.absolute()),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             "PYTHONPATH": os.pathsep.join(

@@ -112,14 +112,17 @@ def evaluate(
 ) -> dict[str, Outcome]:
     """Train every network of every candidate and predict every test set.
 
+    `watch` hears of the stage `evaluating`, or `evaluating NAME` where there is one candidate.
+
     Results do not depend on `processes`; with one, all runs in this process.
     """
     jobs = [(c, c.first + n) for c in candidates for n in range(c.networks)]
     found: dict[tuple[str, int], _Trained] = {}
     runs = _here(bench, jobs) if processes == 1 else _in_processes(bench, jobs, processes)
+    stage = "evaluating" if len(candidates) > 1 else f"evaluating {candidates[0].name}"
     for done, trained in enumerate(runs, start=1):
         found[trained.candidate, trained.number] = trained
-        watch(Step("evaluating", done, len(jobs)))
+        watch(Step(stage, done, len(jobs)))
     return {
         c.name: _together([found[c.name, c.first + n] for n in range(c.networks)])
         for c in candidates

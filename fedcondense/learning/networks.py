@@ -5,8 +5,41 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class _FirstConvolution(nn.Conv2d):
+    """A 3x3 convolution of few channels whose gradient towards the image is cheap on a CPU.
+
+    Matching differentiates the pixels. The library's gradient towards one or three channels leaves
+    the vector units idle; as a product of matrices it takes a sixth to a third of the time.
+    """
+
+    bias: Tensor
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        if images.is_cuda or not images.requires_grad:
+            return super().forward(images)
+        windows = F.unfold(images, 3, padding=1)
+        weight = self.weight.flatten(1).expand(len(images), -1, -1)
+        flat = torch.baddbmm(self.bias.view(1, -1, 1), weight, windows)
+        return flat.unflatten(2, images.shape[2:])
+
+
+class _Halve(nn.Module):
+    """Average over 2x2 pixels: AvgPool 2, four times as fast on a CPU.
+
+    There PyTorch pools in a scalar loop, but convolves each channel by itself in vectors.
+    """
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c i j"]:
+        if images.is_cuda:
+            return F.avg_pool2d(images, 2)
+        channels = images.shape[1]
+        quarter = images.new_full((channels, 1, 2, 2), 0.25)
+        return F.conv2d(images, quarter, stride=2, groups=channels)
 
 
 class ConvNet(nn.Module):
@@ -23,11 +56,12 @@ class ConvNet(nn.Module):
             raise ValueError(f"{depth} halvings leave less than 2 x 2 pixels of {size}")
         blocks: list[nn.Module] = []
         for block in range(depth):
+            convolution = nn.Conv2d if block else _FirstConvolution
             blocks += [
-                nn.Conv2d(channels if block == 0 else width, width, 3, padding=1),
+                convolution(width if block else channels, width, 3, padding=1),
                 nn.GroupNorm(width, width),
                 nn.ReLU(inplace=True),
-                nn.AvgPool2d(2),
+                _Halve(),
             ]
         self.body = nn.Sequential(*blocks)
         self.head = nn.Linear(width * (size >> depth) ** 2, classes)

@@ -28,6 +28,7 @@ from fedcondense.exchange.release_record import (
     studied_refusals,
 )
 from fedcondense.exchange.terms import terms_of
+from fedcondense.files.storage import sha256
 
 _PURPOSES: dict[ReleaseMode, Purpose] = {
     ReleaseMode.ENFORCED: "release",
@@ -88,12 +89,12 @@ def _problems_of_pixels(payload: Payload) -> tuple[Refusal, ...]:
 
 
 def _has_constant_image(arrays: SyntheticArrays) -> bool:
-    contrasts = arrays.images.reshape(len(arrays.images), -1).std(axis=1, dtype=np.float64)
-    return bool((contrasts < LEAST_CONTRAST).any())
+    """One image at a time: the largest set would not fit twice."""
+    return any(image.std(dtype=np.float64) < LEAST_CONTRAST for image in arrays.images)
 
 
 def _has_equal_images(arrays: SyntheticArrays) -> bool:
-    return len({image.tobytes() for image in arrays.images}) < len(arrays.images)
+    return len({sha256(image.tobytes()) for image in arrays.images}) < len(arrays.images)
 
 
 def _hint(problems: tuple[Refusal, ...]) -> str:

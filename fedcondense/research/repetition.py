@@ -12,6 +12,7 @@ import numpy as np
 
 from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.errors import ReleaseRefused
 from fedcondense.files.storage import read_arrays, write_arrays, write_atomically
 from fedcondense.flower.round_files import read_intake
 from fedcondense.flower.simulation import FederationTimes, run_federation
@@ -123,6 +124,7 @@ class _Play:
     def _conclude(self) -> None:
         began = time.time()
         self._report_sites()
+        self._demand_release()
         self.concluded = conclude_round(
             self.repetition.consortium.run,
             ROUND,
@@ -132,6 +134,16 @@ class _Play:
             watch=self.watch,
         )
         self.conclusion_seconds = time.time() - began
+
+    def _demand_release(self) -> None:
+        """Tell a gate that refused from sites that failed: the first is exit code 3."""
+        intake = read_intake(self.repetition.consortium.run.intake(ROUND))
+        if intake.refused and len(intake.stored) < self.repetition.study.quorum:
+            raise ReleaseRefused(
+                f"the gate refused at {len(intake.refused)} of {len(self.repetition.parts)} sites, "
+                f"the quorum is {self.repetition.study.quorum}",
+                hint='condense from noise; to study what is refused, say release = "study-only"',
+            )
 
     def _compare(self, concluded: Conclusion) -> tuple[Comparison, dict[str, Outcome]]:
         here = self.repetition

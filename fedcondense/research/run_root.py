@@ -13,6 +13,8 @@ from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario, scenario_toml
 from fedcondense.errors import RunDirectoryError, SettingsError
 from fedcondense.files.storage import write_atomically, write_json
+from fedcondense.research.report_schema import StudyReport
+from fedcondense.research.study_report import read_study_report
 
 
 class RunRoot:
@@ -84,3 +86,16 @@ class RunRoot:
                 f"{self.path}: holds the run of another scenario",
                 hint="name another directory with --out, or delete this one",
             )
+
+
+def finished_report(scenario: Scenario, out: Path) -> StudyReport | None:
+    """The report of a run of `scenario` that is done, or None.
+
+    Raises:
+        RunDirectoryError: see `RunRoot.claim`.
+    """
+    root = RunRoot(out)
+    if not root.is_done():
+        return None
+    with root.claim(scenario):
+        return read_study_report(out)

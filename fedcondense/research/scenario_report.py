@@ -130,6 +130,9 @@ def _read_images(name: str, images: LabeledImages) -> ScoredImages:
 
 
 def _notes(scenario: Scenario) -> tuple[str, ...]:
-    if scenario.images is not None and scenario.images.kind == "phantoms":
-        return ("The images are procedural phantoms: no score here is a claim about patients.",)
-    return ()
+    if scenario.images is None or scenario.images.kind == "phantoms":
+        return ()
+    return (
+        "In public collections of radiographs the place of origin is nearly the label: a classifier "
+        "can use age or scanner as a short cut, and a high score says nothing about other patients.",
+    )

@@ -29,7 +29,7 @@ from fedcondense.research.repetition import (
 from fedcondense.research.report_schema import StudyReport
 from fedcondense.research.run_root import RunRoot
 from fedcondense.research.scenario_report import EXTERNAL, report_of, set_pictures
-from fedcondense.research.study_report import read_study_report, write_study_report
+from fedcondense.research.study_report import write_study_report
 
 VALIDATION_SHARE = 0.2
 
@@ -46,7 +46,7 @@ def simulate(scenario: Scenario, out: Path, *, watch: Watch = silent) -> StudyRe
     """Play the scenario in the directory `out` and write its report there.
 
     A run that was interrupted goes on: finished repetitions are not played again, finished sets
-    not condensed again. A finished run answers with the report that stands.
+    not condensed again.
 
     Raises:
         RunDirectoryError: `out` holds anything else.
@@ -54,8 +54,6 @@ def simulate(scenario: Scenario, out: Path, *, watch: Watch = silent) -> StudyRe
     """
     root = RunRoot(out)
     with root.claim(scenario):
-        if root.is_done():
-            return read_study_report(out)
         images = read_images(scenario, watch=watch)
         studies = _studies(scenario, images.train)
         records = [

@@ -41,8 +41,8 @@ class Scored:
     joined: dict[str, Resampled]
     mean_alone: Resampled
     mean_joined: Resampled
-    stored: Mapping[str, float]
-    views: Mapping[str, float]
+    stored: Mapping[str, int | float]
+    views: Mapping[str, int | float]
 
     def scores(self) -> Scores:
         """The scores with their intervals."""
@@ -79,8 +79,8 @@ def score(
     test: TestSet,
     *,
     classes: tuple[str, ...],
-    stored: Mapping[str, float],
-    views: Mapping[str, float],
+    stored: Mapping[str, int | float],
+    views: Mapping[str, int | float],
 ) -> Scored:
     """Score the predictions (networks, N, K) of every candidate of one repetition.
 
@@ -143,10 +143,10 @@ def _renamed(
 
 
 def _means(
-    repetitions: Mapping[int, Scored], pick: Callable[[Scored], Mapping[str, float]]
-) -> dict[str, float]:
+    repetitions: Mapping[int, Scored], pick: Callable[[Scored], Mapping[str, int | float]]
+) -> dict[str, int | float]:
     """Numbers of images: of sets the mean over repetitions, of sites their own."""
-    found = {
+    found: dict[str, int | float] = {
         name: float(np.mean([pick(part)[name] for part in repetitions.values()])) for name in SETS
     }
     for seed, part in repetitions.items():

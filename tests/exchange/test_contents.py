@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import struct
 import zipfile
 
@@ -172,7 +171,7 @@ def test_a_real_start_that_hides_its_refusal_is_refused_even_in_a_simulation(wir
         b'{"approvals":1.5}',
         b"[" * 65_000,
         b"{" + b" " * 65_000 + b"}",
-        pickle.dumps({"dtype": "uint8"}),
+        b"\x80\x04\x95\x13\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x05dtype.",
     ],
 )
 def test_contents_that_are_not_canonical_json_are_refused(wire, text):
@@ -268,8 +267,25 @@ def test_archives_and_files_of_other_kinds_are_refused(wire):
     np.save(array, np.zeros(3))
     ceiling = len(wire.body())
 
-    for data in (archive.getvalue(), array.getvalue(), gzip.compress(b"b"), pickle.dumps([1])):
+    for data in (
+        archive.getvalue(),
+        array.getvalue(),
+        gzip.compress(b"b"),
+        b"\x80\x04]\x94K\x01a.",
+    ):
         assert reason_of(wire, data.ljust(ceiling, b"\0")) == "contents"
+
+
+def test_a_full_body_without_any_padding_is_read_to_its_end(wire):
+    full = wire.released((0, 0, 0, 1, 1, 1)).payload
+    contents = wire.contents(shape=[6, 1, 16, 16], payload_sha256=full.sha256)
+    record = contents["release_record"]
+    missing = 65_536 - len(canonical(contents))
+    contents["release_record"] = record | {"statement": record["statement"] + "x" * missing}
+    body = wire.body(contents, full.pixels + full.labels)
+
+    assert len(body) == 4 + len(canonical(contents)) + len(full.pixels + full.labels)
+    assert reason_of(wire, body) == "record"
 
 
 @pytest.mark.parametrize("change", [-1, 1])

@@ -38,9 +38,7 @@ def test_a_swapped_recipient_is_refused(wire):
     signed["description"]["recipient"] = wire.description.recipient[:-2] + "00"
 
     with pytest.raises(DescriptionRejected, match="its signature is wrong"):
-        verify_description(
-            canonical(signed), pinned=wire.server.fingerprint, study=wire.study
-        )
+        verify_description(canonical(signed), pinned=wire.server.fingerprint, study=wire.study)
 
 
 @pytest.mark.parametrize(

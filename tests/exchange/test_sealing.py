@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 import struct
 from dataclasses import replace
@@ -37,9 +38,10 @@ def test_the_manifest_names_routing_only(wire):
 def test_sealing_adds_1136_bytes_and_a_frame(wire):
     blob = wire.sealed()
 
-    assert len(blob) == 8 + 4 + len(canonical(wire.manifest())) + 8 + wire.manifest()[
-        "body_bytes"
-    ] + 1136 + 64
+    assert (
+        len(blob)
+        == 8 + 4 + len(canonical(wire.manifest())) + 8 + wire.manifest()["body_bytes"] + 1136 + 64
+    )
 
 
 def test_sites_with_different_class_mixes_send_equally_many_bytes(wire):
@@ -189,7 +191,8 @@ def test_bytes_that_are_too_short_or_too_long_are_refused(wire):
 
 
 @pytest.mark.parametrize(
-    "magic", [b"FEDCOND2", b"fedcond1", b"PK\x03\x04aaaa", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08aaaaa"]
+    "magic",
+    [b"FEDCOND2", b"fedcond1", b"PK\x03\x04aaaa", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08aaaaa"],
 )
 def test_another_magic_is_refused(wire, magic):
     assert reason_of(magic + wire.sealed()[8:], wire) == "magic"
@@ -275,8 +278,6 @@ def test_nothing_is_sealed_for_a_run_of_another_study(wire):
 
 
 def _signed(manifest: bytes, ciphertext: bytes, wire: Wire) -> bytes:
-    import hashlib
-
     digests = hashlib.sha256(manifest).digest() + hashlib.sha256(ciphertext).digest()
     signature = wire.keys["site-1"].sign(b"fedcondense/sig/v1\0" + digests)
     return frame(manifest, ciphertext, signature)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,16 @@ def test_what_the_canonical_writer_writes_is_read_back(value):
 def test_any_other_text_is_refused(text, fault):
     with pytest.raises(ValueError, match=r"\w"):
         read_strictly(text)
+
+
+def test_a_hostile_string_without_an_end_takes_no_quadratic_time():
+    text = b'"' + b'\\"' * 32_000 + b"\\"  # a quadratic search needs seconds
+
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=r"\w"):
+        read_strictly(text)
+
+    assert time.perf_counter() - began < 0.5
 
 
 def test_six_levels_and_brackets_in_strings_are_fine():

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fedcondense.errors import ContributionRejected
+from fedcondense.exchange.rejection import Reason, demand
+from fedcondense.exchange.release_record import STUDIED, Refusal, build_record
+from fedcondense.exchange.sealing import LARGEST_MANIFEST, MAGIC, SEALING_BYTES
+from fedcondense.exchange.terms import LARGEST_CONTENTS, terms_of
+
+PAGE = Path(__file__).parents[2] / "docs" / "ref-contribution-format.md"
+
+
+def test_the_reasons_are_those_of_the_page_in_its_order():
+    listed = re.findall(r"^\|[^|]*\| `(\w+)` \| [^|]+ \|$", PAGE.read_text(), re.MULTILINE)
+
+    assert listed == [reason.value for reason in Reason]
+
+
+def test_each_reason_is_one_word():
+    assert all(re.fullmatch("[a-z]+", reason) for reason in Reason)
+
+
+def test_the_page_names_every_refusal_of_the_gate():
+    assert all(f"`{refusal}`" in PAGE.read_text() for refusal in Refusal)
+
+
+def test_the_pages_sentences_are_those_of_the_record(wire):
+    page, terms, payload = PAGE.read_text(), terms_of(wire.study), wire.released().payload
+
+    passed = build_record(payload, terms, purpose="release", refusals=())["statement"]
+
+    assert passed.replace("Contains 3 ", "Contains n ") in page
+
+
+def test_the_pages_numbers_are_those_of_the_code():
+    page = PAGE.read_text()
+
+    assert MAGIC.decode() in page
+    assert f"at most {LARGEST_MANIFEST:,}" in page
+    assert f"at most {LARGEST_CONTENTS:,}" in page
+    assert f"`body_bytes` + {SEALING_BYTES:,}" in page
+
+
+def test_what_a_study_may_look_at_is_a_choice_and_no_defect():
+    assert {Refusal.REAL_START, Refusal.CORESET, Refusal.DUPLICATE} == STUDIED
+
+
+@pytest.mark.parametrize("holds", [False, None, 0, ""])
+def test_a_demand_that_does_not_hold_is_a_rejection(holds):
+    with pytest.raises(ContributionRejected, match=r"^contribution rejected: shape$") as rejected:
+        demand(holds, Reason.SHAPE)
+
+    assert rejected.value.reason == "shape"
+    assert "ref-contribution-format.md" in rejected.value.hint

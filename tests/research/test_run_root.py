@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from fedcondense.config.loading import parse_settings
+from fedcondense.config.scenario import Scenario
+from fedcondense.errors import RunDirectoryError
+from fedcondense.research.run_root import RunRoot
+
+
+def scenario(**changes) -> Scenario:
+    values = {"name": "toy", "distill": {"method": "idm"}, "images": {"kind": "phantoms"}}
+    return parse_settings(Scenario, values | changes, "toy.toml")
+
+
+def claim(path, which=None):
+    with RunRoot(path).claim(which or scenario()):
+        pass
+
+
+def test_a_new_directory_is_taken_with_a_copy_of_the_scenario(tmp_path):
+    claim(tmp_path / "runs" / "new")
+
+    assert 'name = "toy"' in (tmp_path / "runs/new/scenario.toml").read_text()
+
+
+def test_the_same_scenario_may_come_again(tmp_path):
+    claim(tmp_path / "run")
+    (tmp_path / "run" / "seed-0").mkdir()
+
+    claim(tmp_path / "run")
+
+    assert not RunRoot(tmp_path / "run").is_done()
+
+
+def test_another_scenario_is_refused(tmp_path):
+    claim(tmp_path / "run")
+
+    with pytest.raises(RunDirectoryError, match="run: holds the run of another scenario") as caught:
+        claim(tmp_path / "run", scenario(seeds=[1]))
+
+    assert caught.value.hint == "name another directory with --out, or delete this one"
+
+
+def test_foreign_files_are_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.doc").write_text("years of work")
+
+    with pytest.raises(RunDirectoryError, match="holds files that no simulation wrote"):
+        claim(tmp_path)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_damaged_scenario_file_counts_as_another(tmp_path):
+    claim(tmp_path / "run")
+    (tmp_path / "run" / "scenario.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(RunDirectoryError, match="another scenario"):
+        claim(tmp_path / "run")
+
+
+def test_a_file_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "run").write_text("not a directory")
+
+    with pytest.raises(RunDirectoryError, match="run: file exists"):
+        claim(tmp_path / "run")
+
+
+def test_two_processes_never_share_a_directory(tmp_path):
+    root = RunRoot(tmp_path / "run")
+
+    with (
+        root.claim(scenario()),
+        pytest.raises(RunDirectoryError, match="another process works in this directory"),
+        root.claim(scenario()),
+    ):
+        raise AssertionError("both claimed it")
+
+
+def test_done_is_what_was_marked(tmp_path):
+    root = RunRoot(tmp_path / "run")
+    with root.claim(scenario()):
+        root.finish()
+
+    assert root.is_done()

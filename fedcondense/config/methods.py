@@ -111,7 +111,8 @@ class PublishedIdm(Idm):
 def _preset_of(values: Any) -> str | None:
     if isinstance(values, Idm):
         return values.preset
-    return values.get("preset", "short") if isinstance(values, dict) else None
+    preset = values.get("preset", "short") if isinstance(values, dict) else None
+    return preset if isinstance(preset, str) else None
 
 
 Method = Annotated[

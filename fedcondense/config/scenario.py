@@ -45,7 +45,8 @@ class Partition(Settings):
 class External(Settings):
     """A second test set, scored beside the first; nothing is ever trained on it.
 
-    Images of a group that is trained on are left out.
+    Its path is relative to the folder that the images are in. Images of a group that is trained
+    on are left out.
     """
 
     path: Path = Field(description="an npz archive, or a folder of class folders")
@@ -142,6 +143,7 @@ def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
     if isinstance(scenario.images, ImageFolder | ImageNpz):
         path = folder / scenario.images.path
         changes["images"] = scenario.images.model_copy(update={"path": path})
+        folder = path.parent  # the external images are a neighbour of the images
     if scenario.external is not None:
         path = folder / scenario.external.path
         changes["external"] = scenario.external.model_copy(update={"path": path})

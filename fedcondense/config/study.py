@@ -41,9 +41,7 @@ class NetworkSpec(Settings):
     """A ConvNet: `depth` blocks of `width` channels."""
 
     width: int = Field(32, ge=4, le=1024, description="channels of each block")
-    depth: int = Field(
-        3, ge=1, le=8, description="blocks; each but the last must leave 2 x 2 pixels or more"
-    )
+    depth: int = Field(3, ge=1, le=8, description="blocks; the last must still see 2 x 2 pixels")
 
 
 class EvaluationProtocol(Settings):

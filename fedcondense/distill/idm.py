@@ -123,11 +123,11 @@ def distill_idm(
     Raises:
         DivergedError: a loss or a pixel is no longer finite.
     """
-    return _Distillation(source, study, seed).run(watch, checkpoints or NoCheckpoints())
+    return Distillation(source, study, seed).run(watch, checkpoints or NoCheckpoints())
 
 
-class _Distillation:
-    """The state of one run of algorithm 1."""
+class Distillation:
+    """The state of one run of algorithm 1; `distill_idm` is the way to run it."""
 
     def __init__(self, source: Source, study: Study, seed: Seed) -> None:
         self.source, self.study, self.settings = source, study, study.distill
@@ -145,21 +145,22 @@ class _Distillation:
         self.iteration = 0
 
     def run(self, watch: Watch, checkpoints: Checkpoints) -> SyntheticSet:
+        """Iterate from where `checkpoints` left off, or from the start, to the end."""
         kept = checkpoints.latest()
         if kept is not None:
             self._restore(kept)
         while self.iteration < self.settings.iterations:
-            figures = self._iterate()
-            self.iteration += 1
+            figures = self.iterate()
             watch(Step("condensing", self.iteration, self.settings.iterations, figures))
             checkpoints.offer(self._state)
         return SyntheticSet(self.pixels.value, self.start.labels, self.start.images)
 
-    def _iterate(self) -> dict[str, float]:
+    def iterate(self) -> dict[str, float]:
         """One iteration: maintain the queue, match against one network, train some."""
         self.queue.maintain(self.iteration)
         matched, regularised = self._match(self.queue.sample())
         accuracy = self.queue.train(self.source)
+        self.iteration += 1
         return {"matching": matched, "regularisation": regularised, "queue_accuracy": accuracy}
 
     def _match(self, member: QueuedNetwork) -> tuple[float, float]:

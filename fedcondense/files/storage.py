@@ -91,9 +91,9 @@ def read_json(path: Path) -> Any:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays atomically as safetensors (raw numbers, no code)."""
-    write_atomically(
-        path, save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-    )
+    # not `ascontiguousarray`: it makes a row of a single number
+    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_atomically(path, save_safetensors(in_order))
 
 
 def read_arrays(path: Path) -> Arrays:

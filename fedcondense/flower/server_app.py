@@ -91,12 +91,12 @@ class Post:
                 asked.update(self._push(kind, node))
                 yield node, None
             for message in self.grid.pull_messages(list(asked)):
-                node = asked.pop(message.metadata.reply_to_message_id, None)
-                if node is None:
+                answered = message.metadata.reply_to_message_id
+                if answered not in asked:
                     continue
                 if message.has_error():
                     waiting.clear()
-                yield node, message
+                yield asked.pop(answered), message
             time.sleep(PAUSE)
 
     def _push(self, kind: str, node: int) -> dict[str, int]:

@@ -279,7 +279,7 @@ def _free_port() -> int:
 
 def _is_up(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=1.0)
-    with contextlib.suppress(OSError, http.client.HTTPException):
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/health")
         return connection.getresponse().status == http.client.OK
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,18 +29,36 @@ class _FirstConvolution(nn.Conv2d):
         return flat.unflatten(2, images.shape[2:])
 
 
-class _Halve(nn.Module):
-    """Average over 2x2 pixels: AvgPool 2, four times as fast on a CPU.
+class _Halve(torch.autograd.Function):
+    """Average over 2x2 pixels by whole rows; a last odd row or column is left out.
 
-    There PyTorch pools in a scalar loop, but convolves each channel by itself in vectors.
+    PyTorch's own pooling is a scalar loop on a CPU: there, this takes a fifth of the time.
     """
 
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c i j"]:
+        height, width = images.shape[2] // 2 * 2, images.shape[3] // 2 * 2
+        rows = images[:, :, 0:height:2] + images[:, :, 1:height:2]
+        return rows[..., 0:width:2].add(rows[..., 1:width:2]).mul_(0.25)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.odd = [side % 2 for side in inputs[0].shape[2:]]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        row = (0.25 * gradient).repeat_interleave(2, dim=3)
+        whole = torch.stack((row, row), dim=3).flatten(2, 3)
+        return F.pad(whole, (0, ctx.odd[1], 0, ctx.odd[0])) if any(ctx.odd) else whole
+
+
+class _AveragePooling(nn.Module):
+    """AvgPool 2, by the faster way on each device."""
+
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c i j"]:
-        if images.is_cuda:
-            return F.avg_pool2d(images, 2)
-        channels = images.shape[1]
-        quarter = images.new_full((channels, 1, 2, 2), 0.25)
-        return F.conv2d(images, quarter, stride=2, groups=channels)
+        return F.avg_pool2d(images, 2) if images.is_cuda else _Halve.apply(images)
 
 
 class ConvNet(nn.Module):
@@ -61,7 +80,7 @@ class ConvNet(nn.Module):
                 convolution(width if block else channels, width, 3, padding=1),
                 nn.GroupNorm(width, width),
                 nn.ReLU(inplace=True),
-                _Halve(),
+                _AveragePooling(),
             ]
         self.body = nn.Sequential(*blocks)
         self.head = nn.Linear(width * (size >> depth) ** 2, classes)

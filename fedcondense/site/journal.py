@@ -21,6 +21,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_line(path)
         self._path = path
         self._began = time.monotonic()
 
@@ -42,12 +43,21 @@ def last_step(path: Path) -> Step | None:
     """The newest whole line of a journal, without reading the rest."""
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - LONGEST_LINE))
+            start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
+            file.seek(start)
             lines = file.read().split(b"\n")
     except FileNotFoundError:
         return None
-    return _step(json.loads(lines[-2])) if len(lines) > 2 else None
+    whole = lines[1 if start else 0 : -1]
+    return _step(json.loads(whole[-1])) if whole else None
+
+
+def _cut_half_line(path: Path) -> None:
+    """What a killed process left unfinished would spoil the line after it."""
+    if path.exists():
+        whole, newline, half = path.read_bytes().rpartition(b"\n")
+        if half:
+            os.truncate(path, len(whole + newline))
 
 
 def _step(line: dict[str, Any]) -> Step:

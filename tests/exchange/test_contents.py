@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,6 +275,32 @@ def test_archives_and_files_of_other_kinds_are_refused(wire):
         b"\x80\x04]\x94K\x01a.",
     ):
         assert reason_of(wire, data.ljust(ceiling, b"\0")) == "contents"
+
+
+def test_contents_of_one_byte_too_many_are_refused_although_there_is_room(wire):
+    contents = wire.contents()
+    record = contents["release_record"]
+    missing = 65_537 - len(canonical(contents))
+    contents["release_record"] = record | {"statement": record["statement"] + "x" * missing}
+
+    assert reason_of(wire, wire.body(contents)) == "contents"
+
+
+@pytest.mark.parametrize(("purpose", "reason"), [("release", "method"), ("simulation", "record")])
+def test_a_coreset_is_refused_in_a_release_even_if_the_study_asks_for_it(wire, purpose, reason):
+    terms = replace(terms_of(wire.study), method="random")
+    body = wire.body(wire.contents(method="random"))
+
+    with pytest.raises(ContributionRejected, match=f": {reason}$"):
+        decode_body(body, purpose, terms)
+
+
+def test_a_real_start_is_refused_in_a_release_even_if_the_study_asks_for_it(wire):
+    study = small_study(distill={"method": "idm", "start": "real"})
+    body = Wire(study, "simulation", keys=wire.keys).body()
+
+    with pytest.raises(ContributionRejected, match=r": start$"):
+        decode_body(body, "release", terms_of(study))
 
 
 def test_a_full_body_without_any_padding_is_read_to_its_end(wire):

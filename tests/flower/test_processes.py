@@ -14,24 +14,33 @@ import pytest
 from fedcondense.flower.processes import MARK, Children, family, stop
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-BROOD = f"echo ${MARK} > $0/mark; setsid sleep 300 & (sleep 300 &) ; touch $0/ready; sleep 300"
+# a child in a session of its own, an orphan, and a child that does not show the mark
+BROOD = f"""
+echo ${MARK} > $0/mark
+setsid sleep 300 &
+(sleep 300 &)
+env -i /bin/sleep 300 &
+touch $0/ready
+sleep 300
+"""
 PARENT = """
 import sys, time
 from pathlib import Path
 from fedcondense.flower.processes import Children
 folder = Path(sys.argv[1])
-with Children({"PATH": "/usr/bin:/bin", "PYTHONPATH": sys.argv[3]}, folder / "log", folder / "s") as c:
-    c.start(["sh", "-c", sys.argv[2], str(folder)])
+environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": sys.argv[3]}
+with Children(environment, folder / "log", folder / "s") as children:
+    children.start(["sh", "-c", sys.argv[2], str(folder)])
     time.sleep(300)
 """
 
 
 def brood_of(folder: Path) -> tuple[str, set[int]]:
-    """The mark in `folder`, once all three sleepers and their shell are there."""
+    """The mark in `folder`, once all four sleepers and their shell are there."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         mark = (folder / "mark").read_text().strip() if (folder / "ready").exists() else "none"
-        if len(members := family(mark)) >= 4:
+        if len(members := family(mark)) >= 5:
             return mark, members
         time.sleep(0.02)
     pytest.fail("the processes never started")
@@ -65,12 +74,16 @@ def test_at_the_end_all_descendants_are_gone_also_those_in_sessions_of_their_own
 
 
 def test_an_exception_stops_them_too(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), children(tmp_path) as started:
-        started.start(["sh", "-c", BROOD, str(tmp_path)])
-        mark, _ = brood_of(tmp_path)
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with children(tmp_path) as started:
+            started.start(["sh", "-c", BROOD, str(tmp_path)])
+            brood_of(tmp_path)
+            raise KeyboardInterrupt
 
-    assert family(mark) == set()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert family((tmp_path / "mark").read_text().strip()) == set()
 
 
 def test_a_terminals_interrupt_does_not_reach_them(tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedcondense.config.loading import parse_settings
+from fedcondense.config.methods import Family
+from fedcondense.config.scenario import ReleaseMode, Scenario, load_scenario, scenario_toml
+from fedcondense.config.site import ImageFolder, ImageNpz, Phantoms
+from fedcondense.config.study import Study
+from fedcondense.errors import SettingsError
+
+SIMULATIONS = Path(__file__).parents[2] / "simulations"
+VALUES = {"name": "quick", "images": {"kind": "phantoms"}, "distill": {"method": "idm"}}
+SHORT_TEXT = 'name = "quick"\n[distill]\nmethod = "idm"\n'
+
+
+def scenario(**changes) -> Scenario:
+    return parse_settings(Scenario, VALUES | changes, "quick.toml")
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "quick.toml"
+    path.write_text(text)
+    return path
+
+
+def shares(least: float, most: float) -> st.SearchStrategy[float]:
+    return st.floats(least, most, exclude_min=True, exclude_max=True)
+
+
+texts = st.text(st.characters(exclude_characters="/\\", exclude_categories=("C",)), min_size=1)
+names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,39}", fullmatch=True)
+paths = st.from_regex(r"[a-zäß0-9 .'\"_-]{1,20}", fullmatch=True).map(lambda name: f"data/{name}")
+families = st.lists(st.sampled_from([family.value for family in Family]), unique=True)
+class_names = st.lists(texts.map(lambda text: text[:80]), min_size=2, max_size=6, unique=True)
+sources = st.one_of(
+    st.fixed_dictionaries({"kind": st.sampled_from(["npz", "folder"]), "path": paths}),
+    st.fixed_dictionaries(
+        {"kind": st.just("phantoms")},
+        optional={"seed": st.integers(0, 2**63 - 1), "scanners": st.integers(1, 20)},
+    ),
+)
+methods = st.fixed_dictionaries(
+    {"method": st.just("idm"), "preset": st.sampled_from(["short", "published"])},
+    optional={
+        "start": st.sampled_from(["noise", "real"]),
+        "iterations": st.integers(1, 1_000_000),
+        "image_rate": shares(0, 1e4),
+        "weight_decay": shares(0, 1),
+        "accuracy_reset_interval": st.integers(1, 2**40),
+        "push_interval": st.integers(1, 2**40),
+        "per_class_momentum": st.booleans(),
+        "families": families,
+    },
+)
+scenarios = st.fixed_dictionaries(
+    {"name": names, "images": sources, "distill": methods},
+    optional={
+        "classes": class_names,
+        "external": st.fixed_dictionaries({"path": paths}, optional={"classes": class_names}),
+        "image": st.fixed_dictionaries({}, optional={"mean": shares(0, 1), "std": shares(0, 1)}),
+        "evaluation": st.fixed_dictionaries({}, optional={"families": families}),
+        "partition": st.fixed_dictionaries({"alpha": shares(0, 1e4)}),
+        "seeds": st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True),
+        "quorum": st.integers(1, 200),
+        "release": st.sampled_from(["enforced", "study-only"]),
+        "device": st.sampled_from(["auto", "cpu", "cuda:1"]),
+        "read": st.sampled_from(["test", "validation"]),
+    },
+)
+
+
+@given(values=scenarios)
+def test_a_scenario_written_as_toml_reads_as_an_equal_one(values):
+    original = parse_settings(Scenario, values, "given.toml")
+
+    again = parse_settings(Scenario, tomllib.loads(scenario_toml(original)), "again.toml")
+
+    assert again == original
+
+
+def test_every_default_is_written_out():
+    written = tomllib.loads(scenario_toml(scenario()))
+
+    assert written["release"] == "enforced"
+    assert written["site"] == {"min_patients_per_class": 100}
+    assert written["distill"]["image_rate"] == 5.0
+
+
+@pytest.mark.parametrize("path", sorted(SIMULATIONS.rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_scenario_of_the_repository_is_one(path, tmp_path):
+    loaded = load_scenario(path, tmp_path / "own.npz")
+
+    again = parse_settings(Scenario, tomllib.loads(scenario_toml(loaded)), "again.toml")
+
+    assert loaded.name == path.stem
+    assert again == loaded
+    assert isinstance(loaded.study(("a", "b"), loaded.partition.sites, loaded.seeds[0]), Study)
+
+
+def test_there_are_scenarios_in_the_repository():
+    assert {path.stem for path in SIMULATIONS.glob("*.toml")} >= {"quick", "covid_cxr"}
+
+
+def test_paths_are_relative_to_the_folder_of_the_scenario(tmp_path):
+    text = SHORT_TEXT + '[images]\nkind = "npz"\npath = "data/a.npz"\n[external]\npath = "b"\n'
+
+    loaded = load_scenario(written(tmp_path, text))
+
+    assert loaded.images == ImageNpz(kind="npz", path=tmp_path / "data/a.npz")
+    assert loaded.external is not None
+    assert loaded.external.path == tmp_path / "data" / "b"
+
+
+def test_an_absolute_path_stays_as_it_is(tmp_path):
+    text = SHORT_TEXT + '[images]\nkind = "folder"\npath = "/data"\n'
+
+    loaded = load_scenario(written(tmp_path, text))
+
+    assert loaded.images == ImageFolder(kind="folder", path=Path("/data"))
+
+
+def test_a_scenario_may_be_named_relative_to_the_working_directory(tmp_path, monkeypatch):
+    written(tmp_path, SHORT_TEXT + '[images]\nkind = "folder"\npath = "a"\n')
+    monkeypatch.chdir(tmp_path)
+
+    loaded = load_scenario(Path("quick.toml"))
+
+    assert loaded.images == ImageFolder(kind="folder", path=tmp_path / "a")
+
+
+@pytest.mark.parametrize("images", ["", '[images]\nkind = "phantoms"\nseed = 3\n'])
+def test_given_data_replaces_the_images_and_is_relative_to_the_working_directory(
+    tmp_path, monkeypatch, images
+):
+    (tmp_path / "elsewhere").mkdir()
+    path = written(tmp_path, SHORT_TEXT + images)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    archive, folder = load_scenario(path, Path("a.npz")), load_scenario(path, Path("b"))
+
+    assert archive.images == ImageNpz(kind="npz", path=tmp_path / "elsewhere/a.npz")
+    assert folder.images == ImageFolder(kind="folder", path=tmp_path / "elsewhere/b")
+
+
+def test_a_scenario_without_images_says_how_to_name_them(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load_scenario(written(tmp_path, SHORT_TEXT))
+
+    assert caught.value.message == "quick.toml: images: no images are named"
+    assert caught.value.hint == (
+        "add --data PATH (a folder of class folders, or an npz), or an [images] table"
+    )
+
+
+def test_phantoms_have_no_path_to_make_absolute(tmp_path):
+    loaded = load_scenario(written(tmp_path, SHORT_TEXT + '[images]\nkind = "phantoms"\n'))
+
+    assert isinstance(loaded.images, Phantoms)
+
+
+@pytest.mark.parametrize(("sites", "quorum"), [(1, 1), (2, 1), (3, 2), (20, 19)])
+def test_the_quorum_is_all_sites_but_one_and_at_least_one(sites, quorum):
+    assert scenario().study(("a", "b"), sites, 0).quorum == quorum
+
+
+def test_a_given_quorum_is_the_studys():
+    assert scenario(quorum=4).study(("a", "b"), 4, 0).quorum == 4
+
+
+def test_a_quorum_that_can_never_be_met_is_refused():
+    with pytest.raises(SettingsError) as caught:
+        scenario(quorum=5).study(("a", "b"), 4, 0)
+
+    assert caught.value.message == "quick: quorum: 5 of 4 sites can never be met"
+    assert caught.value.hint == "lower quorum or raise partition.sites"
+
+
+def test_the_study_of_a_repetition_is_that_of_the_scenario():
+    given = scenario(
+        images_per_class=3, image={"size": 16}, network={"depth": 2}, evaluation={"steps": 9}
+    )
+
+    study = given.study(("a", "b"), 3, 7)
+
+    assert (study.name, study.classes, study.seed) == ("quick", ("a", "b"), 7)
+    assert (study.image, study.network, study.images_per_class) == (given.image, given.network, 3)
+    assert (study.distill, study.evaluation) == (given.distill, given.evaluation)
+
+
+def test_a_study_that_cannot_be_is_refused_in_the_scenarios_name():
+    deep = scenario(network={"depth": 8})
+
+    with pytest.raises(SettingsError, match=r"^quick: network\.depth: 8 blocks leave less than"):
+        deep.study(("a", "b"), 3, 0)
+
+
+def test_a_scenario_enforces_the_gate_if_it_says_nothing():
+    assert scenario().release is ReleaseMode.ENFORCED
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seeds": [1, 1]}, "seeds: each stands once"),
+        ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
+        ({"seeds": [0, -1]}, "seeds.1: Input should be greater than or equal to 0"),
+        ({"seeds": [2**63]}, "seeds.0: Input should be less than 9223372036854775808"),
+        ({"release": "off"}, "release: Input should be 'enforced' or 'study-only'"),
+        ({"read": "train"}, "read: Input should be 'test' or 'validation'"),
+        ({"partition": {"kind": "iid"}}, "partition.kind: Input should be 'dirichlet', 'site' or"),
+        ({"partition": {"sites": 0}}, "partition.sites: Input should be greater than or equal"),
+        ({"partition": {"sites": 201}}, "partition.sites: Input should be less than or equal"),
+        ({"partition": {"alpha": 0.0}}, "partition.alpha: Input should be greater than 0"),
+        ({"external": {}}, "external.path: Field required"),
+        ({"random_draws": 0}, "random_draws: Input should be greater than or equal to 1"),
+        ({"quorum": 0}, "quorum: Input should be greater than or equal to 1"),
+        ({"name": "a b"}, "name: String should match pattern"),
+    ],
+    ids=str,
+)
+def test_a_wrong_key_of_a_scenario_is_named(change, named):
+    with pytest.raises(SettingsError) as caught:
+        scenario(**change)
+
+    assert caught.value.message.startswith(f"quick.toml: {named}")

@@ -125,6 +125,16 @@ def measure(name: str, threads: int, pairs: int) -> Result:
     return Result(name, threads, max(rates), **columns)
 
 
+def figures_of(result: Result) -> dict[str, object]:
+    """All that was measured, with the ratios' medians."""
+    ratios = {
+        name: statistics.median(result.ratios(column))
+        for name, column in (("plain", result.plain), ("plain_tuned", result.plain_tuned))
+    }
+    share = result.ours.rate / result.peak_rate
+    return asdict(result) | {"times_ours": ratios, "share_of_peak": share}
+
+
 def lines_of(result: Result, size: Size) -> Iterator[str]:
     """The result as a small table."""
     threads = f"{result.threads} thread" + "s" * (result.threads > 1)
@@ -133,7 +143,7 @@ def lines_of(result: Result, size: Size) -> Iterator[str]:
         f"{result.size}: {size}, {size.classes} classes, ipc {size.images_per_class}, real "
         f"{size.real_batch}, training {size.training_batch}, {size.training_steps} steps; {threads}"
     )
-    yield f"{'':24}{'ours':>12}{'plain':>12}{'plain, our allocator':>24}"
+    yield f"{'':20}{'ours':>10}{'plain':>22}{'plain, our allocator':>22}"
     columns = (result.ours, result.plain, result.plain_tuned)
     for label, values in {
         "ms per iteration": [f"{c.median:,.0f}" for c in columns],
@@ -144,7 +154,7 @@ def lines_of(result: Result, size: Size) -> Iterator[str]:
         "peak memory, MB": [f"{c.peak_megabytes:,.0f}" for c in columns],
         "times ours": ["1", *(_spread(result.ratios(c)) for c in columns[1:])],
     }.items():
-        yield f"{label:24}{values[0]:>12}{values[1]:>12}{values[2]:>24}"
+        yield f"{label:20}{values[0]:>10}{values[1]:>22}{values[2]:>22}"
     pairs = len(result.ours.milliseconds)
     yield f"conv peak {result.peak_rate / 1e9:.1f} GFLOP/s; median of {pairs} interleaved pairs"
 
@@ -193,7 +203,7 @@ def main() -> None:
             results.append(measure(name, threads, asked.pairs))
             print("\n".join(lines_of(results[-1], SIZES[name])), flush=True)
     if asked.json:
-        figures = {"machine": machine(), "results": [asdict(result) for result in results]}
+        figures = {"machine": machine(), "results": [figures_of(result) for result in results]}
         asked.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

@@ -126,7 +126,7 @@ class DescriptionRejected(FedcondenseError):
 
 
 class QuorumMissed(FedcondenseError):
-    """Fewer sites than the study's quorum contributed; nothing was opened."""
+    """Fewer valid contributions than the study's quorum; none of them is used."""
 
     code = "FC501"
 

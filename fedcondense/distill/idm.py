@@ -35,6 +35,8 @@ from fedcondense.progress import Step, Watch, silent
 
 State = dict[str, Tensor]
 
+REAL_IMAGES_AT_ONCE = 128
+
 
 @runtime_checkable
 class Checkpoints(Protocol):
@@ -98,7 +100,9 @@ def objective(
     classes = len(drawn.real)
     with torch.no_grad():
         real = [augment(r, a) for r, a in zip(drawn.real, drawn.augmentations, strict=True)]
-        real_means = class_means(network.features(torch.cat(real)), [len(r) for r in real])
+        # no graph is kept, so parts cost no time and bound the memory
+        parts = [network.features(part) for part in torch.cat(real).split(REAL_IMAGES_AT_ONCE)]
+        real_means = class_means(torch.cat(parts), [len(r) for r in real])
     views = augmented_views(images, partition, drawn.augmentations)
     features, logits = network.features_and_logits(views)
     per_class = len(views) // classes

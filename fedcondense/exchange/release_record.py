@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from fedcondense.exchange.contribution import Payload, Provenance, Purpose
-from fedcondense.exchange.rejection import Reason, demand
+from fedcondense.exchange.rejection import Reason, demand, reject
 from fedcondense.exchange.terms import CORESETS, Terms
 from fedcondense.files.storage import canonical_json
 
@@ -111,9 +111,7 @@ _START = {"noise": "noise", "public": "public images", "real": "real images"}
 
 
 def _refusals(words: object) -> list[Refusal]:
-    """Refusals that may stand in a record, each at most once and in the list's order."""
-    demand(isinstance(words, list), Reason.RECORD)
-    assert isinstance(words, list)  # demanded above; for the type checker
-    known = [refusal for refusal in Refusal if refusal in STUDIED and refusal.value in words]
-    demand([refusal.value for refusal in known] == words, Reason.RECORD)
-    return known
+    """Those that may stand in a record, in the list's order; any other word spoils the record."""
+    if not isinstance(words, list):
+        reject(Reason.RECORD)
+    return [refusal for refusal in Refusal if refusal in STUDIED and refusal.value in words]

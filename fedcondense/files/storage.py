@@ -89,11 +89,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays atomically as safetensors (raw numbers, no code)."""
+def arrays_to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Named arrays as safetensors: raw numbers, no code."""
     # not `ascontiguousarray`: it makes a row of a single number
-    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, save_safetensors(in_order))
+    return save_safetensors({name: np.asarray(a, order="C") for name, a in arrays.items()})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays atomically as safetensors."""
+    write_atomically(path, arrays_to_bytes(arrays))
 
 
 def read_arrays(path: Path) -> Arrays:

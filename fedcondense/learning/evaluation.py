@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +19,7 @@ from jaxtyping import Float32, Int64
 
 from fedcondense.config.study import EvaluationProtocol, ImageSpec, NetworkSpec
 from fedcondense.errors import WorkerLost
+from fedcondense.files.storage import arrays_to_bytes, read_arrays
 from fedcondense.learning.networks import ConvNet, build_network
 from fedcondense.learning.randomness import Seed
 from fedcondense.learning.training import TrainingSet, predict, train_classifier
@@ -162,13 +167,13 @@ def _here(bench: Bench, jobs: Sequence[Job]) -> Iterator[_Trained]:
     return (_run(bench, job) for job in jobs)
 
 
-_BENCH: list[Bench] = []  # of a worker process: sent once, not with every job
+_BENCH: list[Bench] = []  # of a worker process: settled once, not with every job
 
 
-def _settle(bench: Bench) -> None:
+def _settle(form: Bench, file: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     torch.set_num_threads(1)
-    _BENCH[:] = [bench]
+    _BENCH[:] = [_filled(form, read_arrays(file))]
 
 
 def _run_settled(job: Job) -> _Trained:
@@ -176,8 +181,16 @@ def _run_settled(job: Job) -> _Trained:
 
 
 def _in_processes(bench: Bench, jobs: Sequence[Job], processes: int) -> Iterator[_Trained]:
+    with _in_unnamed_file(arrays_to_bytes(_arrays(bench))) as file:
+        form = replace(bench, pictures={}, tests={})
+        yield from _in_pool(_settle, (form, file), jobs, processes)
+
+
+def _in_pool(
+    settle: Callable[..., None], form: tuple[object, ...], jobs: Sequence[Job], processes: int
+) -> Iterator[_Trained]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_settle, initargs=(bench,))
+    pool = ProcessPoolExecutor(processes, context, initializer=settle, initargs=form)
     try:
         for future in as_completed([pool.submit(_run_settled, job) for job in jobs]):
             yield future.result()
@@ -192,3 +205,32 @@ def _in_processes(bench: Bench, jobs: Sequence[Job], processes: int) -> Iterator
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _in_unnamed_file(data: bytes) -> Iterator[Path]:
+    """A path by which our children can read `data`, gone with this process however it ends.
+
+    Handed over with the start of a process, data that fill its pipe would block for ever where
+    that process is killed before it reads them.
+    """
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+def _arrays(bench: Bench) -> dict[str, np.ndarray]:
+    images = {f"images/{name}": p.images for name, p in bench.pictures.items()}
+    labels = {f"labels/{name}": p.labels for name, p in bench.pictures.items()}
+    return images | labels | {f"tests/{name}": x for name, x in bench.tests.items()}
+
+
+def _filled(form: Bench, arrays: Mapping[str, np.ndarray]) -> Bench:
+    def of(kind: str) -> dict[str, np.ndarray]:
+        prefix = f"{kind}/"
+        return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+
+    labels = of("labels")
+    pictures = {name: Pictures(images, labels[name]) for name, images in of("images").items()}
+    return replace(form, pictures=pictures, tests=of("tests"))

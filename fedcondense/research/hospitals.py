@@ -77,6 +77,7 @@ def build_consortium(
     sites = {}
     for name, images in parts.items():
         place = folder / "sites" / name
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = _signing_key(place)
         sites[name] = _settle(place, scenario, study, images, seed, run_signing.fingerprint)
         enroll(run, name, key.public)

@@ -133,6 +133,7 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
     if scenario.images is None or scenario.images.kind == "phantoms":
         return ()
     return (
-        "In public collections of radiographs the place of origin is nearly the label: a classifier "
-        "can use age or scanner as a short cut, and a high score says nothing about other patients.",
+        "In public collections of radiographs the place of origin is nearly the label: a "
+        "classifier can use age or scanner as a short cut, and a high score says nothing about "
+        "other patients.",
     )

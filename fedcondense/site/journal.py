@@ -20,7 +20,7 @@ class Journal:
     """Appends every step to a file, with seconds since the first and peak memory."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _cut_half_line(path)
         self._path = path
         self._began = time.monotonic()

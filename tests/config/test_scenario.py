@@ -98,7 +98,6 @@ def test_every_scenario_of_the_repository_is_one(path, tmp_path):
 
     again = parse_settings(Scenario, tomllib.loads(scenario_toml(loaded)), "again.toml")
 
-    assert loaded.name == path.stem
     assert again == loaded
     assert isinstance(loaded.study(("a", "b"), loaded.partition.sites, loaded.seeds[0]), Study)
 

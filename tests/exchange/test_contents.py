@@ -14,6 +14,7 @@ from wire_kit import Wire, canonical, small_study
 
 from fedcondense.errors import ContributionRejected, InternalError
 from fedcondense.exchange.contents import decode_body, encode_body, least_contrast
+from fedcondense.exchange.release_record import Refusal, build_record
 from fedcondense.exchange.sealing import open_sealed
 from fedcondense.exchange.terms import terms_of
 
@@ -275,6 +276,34 @@ def test_archives_and_files_of_other_kinds_are_refused(wire):
         b"\x80\x04]\x94K\x01a.",
     ):
         assert reason_of(wire, data.ljust(ceiling, b"\0")) == "contents"
+
+
+@pytest.mark.parametrize("words", [["constant"], ["unheard-of"], ["duplicate-images"] * 2, [[]]])
+def test_a_record_with_a_refusal_that_may_not_stand_there_is_refused(wire, words):
+    simulation = replace(wire, purpose="simulation")
+    record = simulation.released().record | {"refusals": words}
+
+    assert reason_of(simulation, simulation.body(simulation.contents(release_record=record))) == (
+        "record"
+    )
+
+
+def test_a_consistent_record_of_a_refusal_is_no_release(wire):
+    payload, terms = wire.released().payload, terms_of(wire.study)
+    refused = build_record(payload, terms, purpose="release", refusals=[Refusal.DUPLICATE])
+
+    assert reason_of(wire, wire.body(wire.contents(release_record=refused))) == "record"
+
+
+def test_a_consistent_record_that_hides_a_real_start_is_refused(wire):
+    study = small_study(distill={"method": "idm", "start": "real"})
+    simulation = Wire(study, "simulation", keys=wire.keys)
+    payload = simulation.released().payload
+    hidden = build_record(payload, terms_of(study), purpose="simulation", refusals=[])
+
+    body = simulation.body(simulation.contents(release_record=hidden))
+
+    assert reason_of(simulation, body) == "record"
 
 
 def test_contents_of_one_byte_too_many_are_refused_although_there_is_room(wire):

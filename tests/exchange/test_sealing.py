@@ -220,6 +220,14 @@ def test_a_ciphertext_that_is_shorter_than_the_manifest_says_is_refused(wire):
     assert reason_of(blob, wire) == "size"
 
 
+def test_a_body_that_is_consistently_longer_than_the_studys_ceiling_is_refused(wire):
+    blob = wire.blob(
+        wire.manifest(body_bytes=wire.manifest()["body_bytes"] + 1), wire.body() + b"\0"
+    )
+
+    assert reason_of(blob, wire) == "size"
+
+
 def test_a_ciphertext_sealed_under_another_manifest_does_not_open(wire):
     manifest = canonical(wire.manifest())
     other = wire.blob(wire.manifest(round=2))

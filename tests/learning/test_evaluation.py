@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from fedcondense.config.study import EvaluationProtocol, ImageSpec, NetworkSpec
+from fedcondense.errors import WorkerLost
+from fedcondense.learning import evaluation
 from fedcondense.learning.evaluation import (
     Bench,
     Candidate,
@@ -73,3 +77,12 @@ def test_two_processes_give_what_one_gives():
 def test_the_papers_length_is_in_epochs():
     assert steps_and_batch(EvaluationProtocol(length="paper"), 320) == (2_002, 256)
     assert steps_and_batch(EvaluationProtocol(), 320) == (500, 64)
+
+
+def _die(*settled):
+    os._exit(1)
+
+
+def test_a_process_that_is_killed_at_its_start_is_an_error_and_no_wait_for_ever():
+    with pytest.raises(WorkerLost, match="a process that trained a classifier was killed"):
+        list(evaluation._in_pool(_die, (bench(), "x" * 100_000), [(CANDIDATES[0], 0)], 1))

@@ -74,3 +74,42 @@ def test_weights_are_spread_as_the_library_spreads_them():
 
     assert weight.abs().max() <= bound
     assert_close(weight.std(), torch.tensor(bound / 3**0.5), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("side", [8, 7])
+def test_pooling_is_the_librarys_in_value_and_in_both_gradients(side):
+    pooling = network().body[3]
+    images = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
+
+    pooled = pooling(images)
+
+    assert_close(pooled, nn.functional.avg_pool2d(images, 2))
+    assert torch.autograd.gradcheck(pooling, images)
+    assert torch.autograd.gradgradcheck(pooling, images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_first_convolution_is_the_librarys_in_value_and_in_every_gradient(channels):
+    first = network(channels=channels).double().body[0]
+    images = torch.randn(2, channels, 8, 6, dtype=torch.float64, requires_grad=True)
+    wanted = [images, first.weight, first.bias]
+
+    ours = first(images)
+    library = nn.functional.conv2d(images, first.weight, first.bias, padding=1)
+
+    assert_close(ours, library)
+    for gradient, expected in zip(
+        torch.autograd.grad(ours.square().sum(), wanted),
+        torch.autograd.grad(library.square().sum(), wanted),
+        strict=True,
+    ):
+        assert_close(gradient, expected)
+
+
+def test_several_networks_run_at_once_under_vmap():
+    images = torch.randn(3, 2, 4, 8, 8)
+    pooling = network().body[3]
+
+    together = torch.func.vmap(pooling)(images)
+
+    assert_close(together, torch.stack([pooling(one) for one in images]))

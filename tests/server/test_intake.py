@@ -109,6 +109,11 @@ def test_a_known_sender_answers_for_what_it_sent(run, wire):
     assert rejections(run, 1) == {"site-2": {"magic": 1, "site": 1}, "?": {"site": 1}}
 
 
+@pytest.mark.parametrize("sender", ["site-9", "../../site-1"])
+def test_an_unknown_sender_is_refused_before_its_bytes_are_looked_at(run, sender):
+    assert reason_of(run, b"garbage" * 1000, sender=sender) == "site"
+
+
 def test_an_unknown_site_is_counted_under_nobody(run, wire):
     stranger = replace(wire, keys={"site-7": SigningKey.generate()})
 

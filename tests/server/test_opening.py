@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -108,8 +109,12 @@ def test_a_foreign_file_a_link_and_a_giant_are_refused(full, wire, tmp_path):
     with full.sealed(1, "site-4").open("wb") as giant:
         giant.truncate(LARGEST_CONTRIBUTION + 1)
 
+    tracemalloc.start()
     opened = open_round(full, 1, wire.opening)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
 
+    assert peak < LARGEST_CONTRIBUTION / 4
     assert [of.site for of in opened] == ["site-1", "site-2"]
     assert verdicts_of(full) == {
         "site-1": "accepted",

@@ -91,3 +91,12 @@ def test_the_last_step_is_found_without_reading_the_rest(tmp_path):
         Journal(path)(Step("condensing", done, 100))
 
     assert last_step(path) == Step("condensing", 99, 100)
+
+
+def test_a_step_that_is_longer_than_what_is_read_is_no_step(tmp_path):
+    path = tmp_path / "log.jsonl"
+
+    Journal(path)(Step("condensing", 1, 2, {f"figure {n}": 1.0 for n in range(400)}))
+
+    assert last_step(path) is None
+    assert len(read_journal(path)) == 1

@@ -13,6 +13,7 @@ import torch
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.site import state as state_module
+from fedcondense.site.journal import Journal
 from fedcondense.site.state import RoundState, local_figures
 
 DIGEST = "0" * 64
@@ -68,7 +69,10 @@ def test_the_lock_is_left_by_an_error_too(state):
     assert try_the_lock(state) == 0
 
 
-def test_nobody_else_can_look_into_the_folder_of_a_round(state):
+@pytest.mark.parametrize("journal_first", [False, True])
+def test_nobody_else_can_look_into_the_folder_of_a_round(state, journal_first):
+    if journal_first:
+        Journal(state.journal)
     with state.lock():
         pass
 

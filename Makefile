@@ -8,7 +8,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8589934592
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo check test e2e slow bench clean
+.PHONY: demo check test e2e bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
@@ -28,11 +28,9 @@ check: $(STAMP)
 
 test: check
 
+# what needs processes, or more than five seconds
 e2e: $(STAMP)
-	$(BIN)/pytest -q -m e2e
-
-slow: $(STAMP)
-	$(BIN)/pytest -q -m "slow and not e2e"
+	$(BIN)/pytest -q -m "e2e or slow" --durations=5
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/iteration.py

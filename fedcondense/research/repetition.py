@@ -12,7 +12,7 @@ import numpy as np
 
 from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
-from fedcondense.errors import ReleaseRefused
+from fedcondense.errors import QuorumMissed, ReleaseRefused
 from fedcondense.files.storage import read_arrays, write_arrays, write_atomically
 from fedcondense.flower.round_files import read_intake
 from fedcondense.flower.simulation import FederationTimes, run_federation
@@ -124,7 +124,7 @@ class _Play:
     def _conclude(self) -> None:
         began = time.time()
         self._report_sites()
-        self._demand_release()
+        self._demand_quorum()
         self.concluded = conclude_round(
             self.repetition.consortium.run,
             ROUND,
@@ -135,15 +135,23 @@ class _Play:
         )
         self.conclusion_seconds = time.time() - began
 
-    def _demand_release(self) -> None:
-        """Tell a gate that refused from sites that failed: the first is exit code 3."""
+    def _demand_quorum(self) -> None:
+        """Name the sites that did not contribute; a gate that refused is exit code 3."""
         intake = read_intake(self.repetition.consortium.run.intake(ROUND))
-        if intake.refused and len(intake.stored) < self.repetition.study.quorum:
+        quorum, sites = self.repetition.study.quorum, len(self.repetition.parts)
+        if len(intake.stored) >= quorum:
+            return
+        codes = {**intake.missing, **intake.failed, **intake.refused}
+        named = ", ".join(f"{site} {code}" for site, code in sorted(codes.items()))
+        what = f"{len(intake.stored)} of {sites} sites contributed, the quorum is {quorum}: {named}"
+        if intake.refused:
             raise ReleaseRefused(
-                f"the gate refused at {len(intake.refused)} of {len(self.repetition.parts)} sites, "
-                f"the quorum is {self.repetition.study.quorum}",
+                what,
                 hint='condense from noise; to study what is refused, say release = "study-only"',
             )
+        raise QuorumMissed(
+            what, hint="each site's errors.log says why; the codes are in docs/ref-errors.md"
+        )
 
     def _compare(self, concluded: Conclusion) -> tuple[Comparison, dict[str, Outcome]]:
         here = self.repetition

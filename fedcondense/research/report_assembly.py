@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from fedcondense.config.scenario import Partition, Scenario
 from fedcondense.config.study import NetworkSpec, Study
+from fedcondense.learning import scores
 from fedcondense.progress import Step
 from fedcondense.research.report_schema import (
     LONGEST_CURVE,
@@ -170,9 +171,7 @@ def _mean_figure(steps: Sequence[Step], name: str) -> float | None:
 
 def row_shares(counts: Float[np.ndarray, "k k"]) -> tuple[tuple[float, ...], ...]:
     """A confusion matrix of counts as shares of its rows; an empty row stays a row of zeros."""
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    return tuple(tuple(float(share) for share in row) for row in shares)
+    return tuple(tuple(float(share) for share in row) for row in scores.row_shares(counts))
 
 
 def recalls_of(

@@ -200,9 +200,27 @@ def test_the_gate_refuses_a_real_start_and_nothing_is_sealed(tmp_path):
 
     assert result.returncode == 3
     assert result.stderr.splitlines()[-2] == (
-        "fedcondense-simulate: error FC401: the gate refused at 2 of 2 sites, the quorum is 1"
+        "fedcondense-simulate: error FC401: 0 of 2 sites contributed, the quorum is 1: "
+        "site-1 FC401, site-2 FC401"
     )
     assert not list(out.rglob("*.sealed"))
+
+
+def test_sites_that_are_all_too_small_are_named_and_nothing_is_opened(tmp_path):
+    scenario, out = write_scenario(tmp_path), tmp_path / "run"
+    text = scenario.read_text().replace("min_patients_per_class = 2", "min_patients_per_class = 90")
+    scenario.write_text(text)
+
+    result = simulate(scenario, out)
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-2:] == [
+        "fedcondense-simulate: error FC501: 0 of 2 sites contributed, the quorum is 1: "
+        "site-1 FC203, site-2 FC203",
+        "fedcondense-simulate: hint: each site's errors.log says why; the codes are in "
+        "docs/ref-errors.md",
+    ]
+    assert not (out / "report.html").exists()
 
 
 def test_a_study_only_scenario_may_study_a_real_start_and_says_so(tmp_path):

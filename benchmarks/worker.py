@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from workload import SIZES, convolution_rate, source_of, study_of
 
 from fedcondense.distill.idm import Distillation
 from fedcondense.learning.randomness import Seed
+from fedcondense.progress import peak_megabytes
 
 
 def iteration_of(loop: str, size_name: str) -> Callable[[], object]:
@@ -37,11 +37,7 @@ def answers_of(loop: str, size_name: str) -> dict[str, Callable[[], float]]:
         iterate()
         return time.perf_counter() - began
 
-    return {"seconds": seconds, "megabytes": _peak_megabytes}
-
-
-def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "megabytes": peak_megabytes}
 
 
 def main() -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
-from fedcondense.progress import Step
+from fedcondense.progress import Step, peak_megabytes
 
-BYTES_PER_KIBIBYTE = 1024
 LONGEST_LINE = 4096
 FRAME = {"stage", "done", "total", "seconds", "megabytes"}  # what is not a figure of the step
 
@@ -63,12 +61,6 @@ def _cut_half_line(path: Path) -> None:
 def _step(line: dict[str, Any]) -> Step:
     figures = {name: value for name, value in line.items() if name not in FRAME}
     return Step(line["stage"], line["done"], line["total"], figures)
-
-
-def peak_megabytes() -> float:
-    """Most resident memory that this process ever had, in MB of 10^6 bytes."""
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes * BYTES_PER_KIBIBYTE / 1e6
 
 
 def read_journal(path: Path) -> list[Step]:

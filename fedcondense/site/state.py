@@ -22,7 +22,7 @@ from fedcondense.files.storage import (
     write_atomically,
     write_json,
 )
-from fedcondense.site.journal import peak_megabytes
+from fedcondense.progress import peak_megabytes
 
 
 class LocalFigures(BaseModel):

@@ -228,3 +228,15 @@ def test_a_wrong_key_of_a_scenario_is_named(change, named):
         scenario(**change)
 
     assert caught.value.message.startswith(f"quick.toml: {named}")
+
+
+def test_the_scenario_with_external_images_is_otherwise_the_one_without():
+    data = Path("/images.npz")
+
+    plain, external = (
+        load_scenario(SIMULATIONS / f"{name}.toml", data)
+        for name in ("covid_cxr", "covid_cxr_external")
+    )
+
+    assert external.external is not None
+    assert external.model_copy(update={"external": None}) == plain

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
-# Large tensors are kept on the heap: returning them to the system after each step costs half the time.
+# Large tensors are kept on the heap: returning them after each step is slow (docs/results.md, speed).
 export MALLOC_MMAP_THRESHOLD_ = 4294967296
 export MALLOC_TRIM_THRESHOLD_ = 8589934592
 export FLWR_TELEMETRY_ENABLED = 0

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fedcondense.research.report_schema import Difference, Measures, StudyReport
 
 PROGRAM = "fedcondense-simulate"
-# Large tensors stay on the heap: returning them to the system after each step costs half the time.
+# Large tensors stay on the heap: returning them to the system after each step is slow, by how much
+# `make bench` prints.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -233,7 +233,7 @@ class _Federation:
             "RAY_TMPDIR": str(scratch),
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
-            # large tensors stay on the heap: returning them after each step costs half the time
+            # large tensors stay on the heap: returning them after each step is slow
             "MALLOC_MMAP_THRESHOLD_": "4294967296",
             "MALLOC_TRIM_THRESHOLD_": "8589934592",
         }

@@ -92,3 +92,4 @@ def test_nothing_outlives_its_parent(repetition: Repetition, blow: signal.Signal
         parent.wait(timeout=10)
 
     wait_until(lambda: not engine_of(repetition), seconds=10)
+    assert engine_of(repetition) == []

@@ -15,6 +15,11 @@
     ├── ContributionRejected   FC402
     ├── KeyFileError           FC403
     ├── DescriptionRejected    FC404
+    ├── ApprovalMissing        FC405  exit 3
+    ├── BudgetExhausted        FC406  exit 3
+    ├── LedgerError            FC407
+    ├── EnrolmentRejected      FC408
+    ├── LimitExceeded          FC409
     ├── QuorumMissed           FC501
     ├── FederationError        FC502
     └── InternalError          FC901
@@ -137,6 +142,38 @@ class DescriptionRejected(FedcondenseError):
     """A run description is not the one that this site agreed to."""
 
     code = "FC404"
+
+
+class ApprovalMissing(FedcondenseError):
+    """The data officer has not signed what would leave, or signed something else."""
+
+    code = "FC405"
+    exit_code = 3
+
+
+class BudgetExhausted(FedcondenseError):
+    """The site's ledger does not allow what a study would cost; no image was read for it."""
+
+    code = "FC406"
+    exit_code = 3
+
+
+class LedgerError(FedcondenseError):
+    """The site's ledger is lost, was altered or rolled back; nothing can be charged to it."""
+
+    code = "FC407"
+
+
+class EnrolmentRejected(FedcondenseError):
+    """An enrolment request is malformed, altered, or of a key that is not accepted."""
+
+    code = "FC408"
+
+
+class LimitExceeded(FedcondenseError):
+    """A request goes beyond what the site answers at most; no image was read for it."""
+
+    code = "FC409"
 
 
 class QuorumMissed(FedcondenseError):

@@ -26,3 +26,11 @@ def real_data() -> Path:
     if not (path / "covid_cxr").is_dir():
         pytest.skip("no real radiographs here: name their folder in FEDCONDENSE_TEST_DATA")
     return path
+
+
+@pytest.fixture
+def audits_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites whose audits pass without being run."""
+    from hospital_kit import audits_that_pass
+
+    monkeypatch.setattr("fedcondense.site.contribute.run_audits", audits_that_pass)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fedcondense.config import experts, methods, scenario, site, study
+from fedcondense.config import experts, methods, scenario, server, site, study
 from fedcondense.config.loading import Settings
 
 HEAD = """\
@@ -34,6 +34,7 @@ This page is generated from the models that read the files, by
 | [`scenario.toml`](#scenariotoml) | you | one experiment on one machine |
 | [`study.toml`](#studytoml) | all sites together | what they agree on, pinned by its digest |
 | [`site.toml`](#sitetoml) | one hospital | what it decides alone |
+| [`server.toml`](#servertoml) | the coordinator | where the server is, and how long a run waits |
 
 `fedcondense-simulate SCENARIO.toml` reads the first and writes the others for its simulated sites.
 """
@@ -51,7 +52,8 @@ method = "idm"
 ```
 
 Paths in a scenario are relative to its own folder. `--data PATH` replaces `[images]`: an `.npz` is
-read as an archive, anything else as a folder of class folders ([ref-data.md](ref-data.md)).
+read as an archive, a `.csv` as a list of image files, anything else as a folder of class folders
+([ref-data.md](ref-data.md)).
 """
 STUDY = """\
 The SHA-256 of its canonical JSON, every default written out, is the study digest that sites pin.
@@ -102,12 +104,20 @@ SITE = """\
 Nothing in it can loosen the gate. `[images]` is that of a scenario, `[release]` has the keys of a
 scenario's `[site]`.
 """
+SERVER = """\
+Paths are relative to the folder of the file. It holds paths to keys, never a secret.
+`[evaluation]` is `[images]` of a scenario; of data with a split of its own, the test images alone
+are scored on. `keys`, `enrolled` and `revoked` are not inside `runs`.
+"""
 FREE_TABLES = {"sweep": SWEEP}  # tables whose keys are those of others
 FORMS = {
     r"^[a-z0-9][a-z0-9_-]{0,39}$": "text of a-z, 0-9, - and _, at most 40 characters",
     r"^[^\x00-\x1f/\\]+$": "text without slashes and control characters",
     r"^(auto|cpu|cuda:\d+)$": '`"auto"`, `"cpu"` or `"cuda:N"`',
     r"^[0-9a-f]{64}$": "64 hex digits",
+    r"^[1-9]\d{0,5} (s|min|h|d)$": "a whole number, a space, and s, min, h or d",
+    r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$": "a name or an address",
+    r"^([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$": "host:port",
 }
 ALIKE = {"pruned-mtt": "mtt"}  # only rows that the other method has not are shown
 OF_EXPERTS: dict[str, type[BaseModel]] = {
@@ -135,6 +145,8 @@ def page() -> str:
         *sections(study.Study, described),
         "## site.toml\n\n" + SITE,
         *sections(site.SiteConfig, described),
+        "## server.toml\n\n" + SERVER,
+        *sections(server.ServerConfig, described),
     ]
     return "\n".join(parts)
 

@@ -13,20 +13,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
 
 if TYPE_CHECKING:
     from fedcondense.config.scenario import Scenario
+    from fedcondense.files.figures import Difference
     from fedcondense.progress import Watch
     from fedcondense.research.continual_schema import ContinualReport
-    from fedcondense.research.figures import Difference
-    from fedcondense.research.report_schema import Measures, StudyReport
+    from fedcondense.research.report_schema import StudyReport
     from fedcondense.research.sweep_schema import Gap, SweepReport
+    from fedcondense.server.report_figures import Measures
 
 PROGRAM = "fedcondense-simulate"
-# Large tensors stay on the heap: returning them to the system after each step is slow, by how much
-# `make bench` prints.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,7 +36,7 @@ def simulate(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="images: a folder of class folders, or an npz"),
+        typer.Option(metavar="PATH", help="images: a folder of class folders, a CSV or an npz"),
     ] = None,
     out: Annotated[
         Path | None,

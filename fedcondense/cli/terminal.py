@@ -26,6 +26,9 @@ from rich.text import Text
 from fedcondense.errors import FedcondenseError, InternalError, Interrupted
 from fedcondense.progress import Step, Watch
 
+# Large tensors stay on the heap: returning them to the system after each step is slow, by how much
+# `make bench` prints.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 PLAIN_EVERY = 5.0  # seconds between two plain lines of one stage
 
 

@@ -15,10 +15,13 @@ LONGEST_NAME = 80  # characters of a folder, before the digest
 _IN_METHOD_NAME = {"method", "preset", "start", "queue"}
 
 
-def method_name(method: Method) -> str:
-    """Method, preset unless it is the first, whose networks IDM matches against, and start."""
+def method_name(method: Method, mode: str = "none") -> str:
+    """Method, preset unless it is the first, whose networks IDM matches against, and start.
+
+    With differential privacy a method is another algorithm, so the mode is part of its name.
+    """
     preset = "" if method.preset == PRESETS[method.method][0] else f" {method.preset}"
-    words = [method.method + preset]
+    words = [method.method + preset + private_suffix(mode)]
     if isinstance(method, Idm) and method.queue is Queue.EXPERTS:
         words.append("expert queue")
     is_coreset = isinstance(method, Coreset)
@@ -26,17 +29,25 @@ def method_name(method: Method) -> str:
     return ", ".join(words)
 
 
+def private_suffix(mode: str) -> str:
+    """What follows a method's name where its study asks for differential privacy."""
+    return "" if mode == "none" else f" ({mode})"
+
+
 def headings(axes: Sequence[Axis]) -> tuple[str, ...]:
     """What the columns of the axes are called: the last part of a key that no other axis has."""
     return tuple(_heading(axis, axes) for axis in axes)
 
 
-def choice_name(axis: Axis, value: Any, method: Method) -> str:
-    """What a reader calls one value of an axis; `method` is that of the cell."""
+def choice_name(axis: Axis, value: Any, method: Method, mode: str = "none") -> str:
+    """What a reader calls one value of an axis; `method` and privacy `mode` are the cell's."""
     if axis.path == ("distill",):
         alike = [table for table in axis.values if table.get("method") == method.method]
         shown = _telling(alike, value, hidden=_IN_METHOD_NAME)
-        return ", ".join([method_name(method), *shown])
+        return ", ".join([method_name(method, mode), *shown])
+    if axis.path == ("privacy",):
+        shown = [f"{k} {_text(v)}" for k, v in _leaves(value) if k != "mode"]
+        return ", ".join([str(value.get("mode", "none")), *shown])
     if not isinstance(value, dict):
         return _text(value)
     tables = list(axis.values)

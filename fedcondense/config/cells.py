@@ -11,9 +11,8 @@ from typing import Any
 
 from fedcondense.config.cell_names import choice_name, folder_name, headings
 from fedcondense.config.loading import parse_settings
-from fedcondense.config.scenario import ReleaseMode, Scenario
+from fedcondense.config.scenario import Scenario
 from fedcondense.config.sweep import Axis, Values, axes_of
-from fedcondense.config.synthesis import Start
 from fedcondense.errors import SettingsError
 from fedcondense.files.storage import canonical_json, sha256
 
@@ -76,7 +75,8 @@ def _cell(given: Values, choices: Choices) -> Cell:
     scenario = parse_settings(Scenario, values, where)
     _demand_sense(scenario, where)
     axes = [axis for axis, _ in choices]
-    names = [choice_name(axis, value, scenario.distill) for axis, value in choices]
+    mode = scenario.privacy.mode
+    names = [choice_name(axis, value, scenario.distill, mode) for axis, value in choices]
     return Cell(
         folder_name(axes, names, scenario_digest(scenario)),
         scenario,
@@ -109,9 +109,3 @@ def _demand_sense(scenario: Scenario, where: str) -> None:
     except SettingsError as error:
         said = error.message.removeprefix(f"{scenario.name}: ")
         raise SettingsError(f"{where}: {said}", hint=error.hint) from None
-    enforced = scenario.release is ReleaseMode.ENFORCED
-    if enforced and scenario.distill.start is Start.REAL:
-        raise SettingsError(
-            f"{where}: what starts from real images is refused as a release",
-            hint='say release = "study-only" to study it on this machine',
-        )

@@ -65,12 +65,24 @@ def parse_settings(model: type[AnySettings], values: dict[str, Any], where: str)
 
 
 def load_settings(model: type[AnySettings], path: Path) -> AnySettings:
-    """Read and validate a TOML file.
+    """Read and validate a TOML file; a path in it is relative to the file's own folder.
 
     Raises:
         SettingsError: the file is no TOML, or any of its keys is wrong.
     """
-    return parse_settings(model, read_toml(path), path.name)
+    return with_absolute_paths(parse_settings(model, read_toml(path), path.name), path.parent)
+
+
+def with_absolute_paths(settings: AnySettings, folder: Path) -> AnySettings:
+    """The same settings, every path in them made absolute, from `folder` or the user's home (~)."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Path):
+            changes[name] = (folder / value.expanduser()).absolute()
+        elif isinstance(value, Settings):
+            changes[name] = with_absolute_paths(value, folder)
+    return settings.model_copy(update=changes)
 
 
 def _problem(error: ErrorDetails, values: Any) -> str:

@@ -10,9 +10,17 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, Field, model_validator
 
-from fedcondense.config.loading import Settings, parse_settings, read_toml
+from fedcondense.config.loading import Settings, parse_settings, read_toml, with_absolute_paths
 from fedcondense.config.methods import Method
-from fedcondense.config.site import Device, ImageFolder, ImageNpz, ImageSource, ReleasePolicy
+from fedcondense.config.privacy import Budget, NoPrivacy, Privacy
+from fedcondense.config.site import (
+    Device,
+    ImageCsv,
+    ImageFolder,
+    ImageNpz,
+    ImageSource,
+    ReleasePolicy,
+)
 from fedcondense.config.study import (
     Architecture,
     ClassName,
@@ -86,6 +94,7 @@ class Scenario(Settings):
         5, ge=1, le=1_000, description="ipc: stored synthetic images per class and site"
     )
     distill: Method = Field(description="the method and its settings")
+    privacy: Privacy = Field(NoPrivacy(), description="what a release guarantees formally")
     evaluation: EvaluationProtocol = Field(EvaluationProtocol(), description="how sets are scored")
     partition: Partition = Field(Partition(), description="how images are dealt to sites")
     seeds: tuple[PublicSeed, ...] = Field(
@@ -97,6 +106,9 @@ class Scenario(Settings):
         description="`study-only`: a refused set stays on this machine and is studied all the same",
     )
     site: ReleasePolicy = Field(ReleasePolicy(), description="the release policy of every site")
+    ledger: Budget | None = Field(
+        None, description="the budget of every site; left out: what the study asks for"
+    )
     device: Device = Field("cpu", description="`auto` takes the first CUDA device, or the CPU")
     read: Literal["test", "validation"] = Field(
         "test", description="validation: a part of train stands in for test, to choose settings"
@@ -141,6 +153,8 @@ class Scenario(Settings):
             yield "consistency: numbers ascend"
         if Architecture.CONVNET in self.architectures and self.image.size >> self.network.depth < 1:
             yield "network.depth: too many blocks for the ConvNet of `architectures`"
+        if self.site.needs_approval:
+            yield "site.needs_approval: there is no data officer in a simulation"
         if self.continual is None:
             return
         of_a_federation = ("architectures", "consistency", "external", "sweep")
@@ -175,6 +189,7 @@ class Scenario(Settings):
             "network": self.network.model_dump(mode="json"),
             "images_per_class": self.images_per_class,
             "distill": self.distill.model_dump(mode="json"),
+            "privacy": self.privacy.model_dump(mode="json"),
             "evaluation": self.evaluation.model_dump(mode="json"),
             "quorum": quorum,
             "seed": seed,
@@ -190,23 +205,23 @@ def load_scenario(path: Path, data: Path | None = None) -> Scenario:
     """
     values = completed(read_toml(path))
     if data is not None:
-        kind = "npz" if data.suffix == ".npz" else "folder"
+        kind = {".npz": "npz", ".csv": "csv"}.get(data.suffix, "folder")
         values["images"] = {"kind": kind, "path": str(data.absolute())}
     scenario = parse_settings(Scenario, values, path.name)
     if scenario.images is None:
         raise SettingsError(
             f"{path.name}: images: no images are named",
-            hint="add --data PATH (a folder of class folders, or an npz), or an [images] table",
+            hint="add --data PATH (class folders, a CSV file or an npz), or an [images] table",
         )
     return _with_absolute_paths(scenario, path.parent.absolute())
 
 
 def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
     changes: dict[str, Any] = {}
-    if isinstance(scenario.images, ImageFolder | ImageNpz):
-        path = folder / scenario.images.path
-        changes["images"] = scenario.images.model_copy(update={"path": path})
-        folder = path.parent  # the external images are a neighbour of the images
+    if isinstance(scenario.images, ImageFolder | ImageCsv | ImageNpz):
+        images = with_absolute_paths(scenario.images, folder)
+        changes["images"] = images
+        folder = images.path.parent  # the external images are a neighbour of the images
     if scenario.external is not None:
         path = folder / scenario.external.path
         changes["external"] = scenario.external.model_copy(update={"path": path})

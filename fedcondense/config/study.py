@@ -10,8 +10,10 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from fedcondense.config.loading import Settings, load_settings
+from fedcondense.config.matching import Queue
 from fedcondense.config.methods import Method
-from fedcondense.config.synthesis import ALL_FAMILIES, Family
+from fedcondense.config.privacy import METHODS_OF, NoPrivacy, Privacy
+from fedcondense.config.synthesis import ALL_FAMILIES, Family, Start
 from fedcondense.errors import InternalError
 from fedcondense.files.storage import canonical_json, sha256
 
@@ -101,6 +103,7 @@ class Study(Settings):
         ge=1, le=1_000, description="ipc: stored synthetic images per class and site"
     )
     distill: Method = Field(description="the method and its settings")
+    privacy: Privacy = Field(NoPrivacy(), description="what a release guarantees formally")
     evaluation: EvaluationProtocol = Field(EvaluationProtocol(), description="how sets are scored")
     quorum: int = Field(ge=1, le=1_000, description="sites without which nothing is opened")
     seed: PublicSeed = Field(0, description="public seed: evaluation")
@@ -127,6 +130,20 @@ class Study(Settings):
             yield (
                 f"images_per_class: a contribution of {self.largest_payload} bytes is above 64 MiB"
             )
+        yield from self._unprivate()
+
+    def _unprivate(self) -> Iterator[str]:
+        """What would void the guarantee that the study asks for."""
+        mode, method = self.privacy.mode, self.distill.method
+        if mode == "none":
+            return
+        if method not in METHODS_OF[mode]:
+            allowed = " and ".join(sorted(METHODS_OF[mode]))
+            yield f"privacy.mode: {mode} is for {allowed}, not for {method}"
+        if self.distill.start is Start.REAL:
+            yield "distill.start: a real start voids every guarantee; start from noise"
+        if getattr(self.distill, "queue", Queue.ONLINE) is Queue.EXPERTS:
+            yield "distill.queue: experts are trained on patients; dp-embed reads them once only"
 
     def settings(self, kind: type[Kind]) -> Kind:
         """The settings of the method, for those who serve methods of one kind.

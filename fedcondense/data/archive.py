@@ -42,6 +42,7 @@ def read_archive(path: Path, spec: ImageSpec, watch: Watch) -> LabeledImages:
         _groups(arrays),
         _texts(arrays, "site"),
         splits,
+        _texts(arrays, "patient_id"),
     )
 
 
@@ -55,7 +56,12 @@ def save_images(images: LabeledImages, path: Path) -> None:
         "labels": images.labels.numpy(),
         "class_names": np.array(images.classes, dtype=np.str_),
     }
-    texts = {"group": images.groups, "site": images.sites, "split": images.splits}
+    texts = {
+        "group": images.groups,
+        "patient_id": images.patients,
+        "site": images.sites,
+        "split": images.splits,
+    }
     for key, column in texts.items():
         if column is not None:
             arrays[key] = np.array(column, dtype=np.str_)

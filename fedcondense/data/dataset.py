@@ -22,6 +22,9 @@ class LabeledImages:
             image of an unknown patient is a group of its own.
         sites: where the data says each image comes from ("" unknown); None where it says nothing.
         splits: "train", "test", or "" where the data leaves it open; None where it says nothing.
+        patients: whose image each is ("" unknown); None where the data names no patient. A unit of
+            privacy is made of these, never of `groups`: which images look alike depends on all of
+            them, so one patient more could change the groups of others.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -30,9 +33,10 @@ class LabeledImages:
     groups: tuple[str, ...]
     sites: tuple[str, ...] | None
     splits: tuple[str, ...] | None
+    patients: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for column in (self.labels, self.groups, self.sites, self.splits):
+        for column in (self.labels, self.groups, self.sites, self.splits, self.patients):
             assert column is None or len(column) == len(self.images), "one value to an image"
 
     def __len__(self) -> int:
@@ -48,6 +52,7 @@ class LabeledImages:
             groups=_pick(self.groups, index),
             sites=None if self.sites is None else _pick(self.sites, index),
             splits=None if self.splits is None else _pick(self.splits, index),
+            patients=None if self.patients is None else _pick(self.patients, index),
         )
 
     def counts(self) -> Int64[Tensor, " k"]:
@@ -73,6 +78,17 @@ def groups_by_class(images: LabeledImages) -> list[list[str]]:
     for group, rows in group_members(images).items():
         by_class[int(images.labels[rows[0]])].append(group)
     return by_class
+
+
+def crossing_groups(images: LabeledImages) -> list[str]:
+    """The groups that the data gives to both train and test."""
+    if images.splits is None:
+        return []
+    return [
+        group
+        for group, rows in group_members(images).items()
+        if {"train", "test"} <= {images.splits[row] for row in rows}
+    ]
 
 
 def without_small_classes(

@@ -1,18 +1,17 @@
-"""An image source → a site's images in the study's form."""
+"""An image source → a site's images in the study's form, or one error."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from fedcondense.config.site import ImageFolder, ImageNpz, ImageSource
+from fedcondense.config.site import ImageSource
 from fedcondense.config.study import ImageSpec
-from fedcondense.data.archive import BATCH, read_archive
-from fedcondense.data.dataset import LabeledImages, group_members
-from fedcondense.data.folder import read_folder
-from fedcondense.data.phantoms import draw_phantoms
-from fedcondense.data.radiograph import fit
+from fedcondense.data.dataset import LabeledImages, crossing_groups
+from fedcondense.data.problems import refusal
+from fedcondense.data.sources import Grouping, Reader
 from fedcondense.errors import DataError
 from fedcondense.progress import Watch, silent
 
@@ -23,24 +22,26 @@ def load_images(
     *,
     classes: tuple[str, ...] | None = None,
     watch: Watch = silent,
+    cache: Path | None = None,
+    grouping: Grouping = Grouping.COPIES,
 ) -> LabeledImages:
     """Read or draw all images of `source` in the form of `spec`.
 
-    With `classes` (a study's), labels number these names; images of other classes are left out,
-    and a class may have no image here. Without, the classes are the data's own that have images,
-    in the data's order, and at least two are needed.
+    With `classes` (a study's), labels number these names; images of other classes are left out (in
+    a CSV file they are an error), and a class may have no image here. Without, the classes are the
+    data's own that have images, in the data's order, and at least two are needed.
+
+    What was read of image files is kept in the folder `cache`, from where the next time reads it.
+    Under differential privacy, `grouping` is to be `PATIENTS`.
 
     Raises:
-        DataError: the source cannot be used; one line says why and what to do.
+        DataError: the source cannot be used; one line says why and what to do. It means images by
+            their row numbers, and under `naming_files` by their files.
     """
-    if isinstance(source, ImageFolder):
-        images = read_folder(source.path, spec, classes, watch)
-    elif isinstance(source, ImageNpz):
-        images = read_archive(source.path, spec, watch)
-    else:
-        drawn = draw_phantoms(source, watch)
-        fitted = [fit(part.float(), spec) for part in drawn.images.split(BATCH)]
-        images = replace(drawn, images=torch.cat(fitted))
+    reading = Reader(spec, watch, cache, grouping).read(source, classes)
+    if reading.problems:
+        raise refusal(reading.problems, reading.total)
+    images = reading.images
     images = _own_classes(images) if classes is None else _with_classes(images, classes)
     _refuse_crossing_groups(images)
     return images
@@ -71,14 +72,8 @@ def _with_classes(images: LabeledImages, classes: tuple[str, ...]) -> LabeledIma
 
 
 def _refuse_crossing_groups(images: LabeledImages) -> None:
-    if images.splits is None:
-        return
-    crossing = sum(
-        {"train", "test"} <= {images.splits[row] for row in rows}
-        for rows in group_members(images).values()
-    )
-    if crossing:
+    if crossing := len(crossing_groups(images)):
         raise DataError(
             f"{crossing} groups have images in both train and test",
-            hint="put all images of a group (a patient) on one side of the split",
+            hint="put all images of a group (a patient, or copies of one film) on one side of it",
         )

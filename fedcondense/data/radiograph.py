@@ -1,4 +1,4 @@
-"""One image file → pixels in the study's form; nothing else of the file is kept."""
+"""One image file → pixels in the study's form and a patient key; nothing else of it is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fedcondense.config.site import BurnedIn
 from fedcondense.config.study import ImageSpec
+from fedcondense.data.dicom import MARK, PREAMBLE, is_dicom, read_dicom
 from fedcondense.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -36,23 +39,57 @@ _DAMAGE = (
 )
 
 
-def read_radiograph(path: Path, spec: ImageSpec) -> UInt8[Tensor, "c h w"]:
-    """Read a PNG, JPEG, BMP or TIFF file as pixels in [0, 255] of the study's size and channels.
+@dataclass(frozen=True)
+class Film:
+    """What is kept of an image file.
+
+    Attributes:
+        pixels: in [0, 255], as large as in the file; grey has one plane, colour three.
+        patient: a key of DICOM's patient id (see `DicomFilm`); None: the file names nobody.
+        is_dicom: rendered from DICOM.
+    """
+
+    pixels: Float32[np.ndarray, "planes rows columns"] = field(repr=False)
+    patient: bytes | None = field(default=None, repr=False)
+    is_dicom: bool = False
+
+
+def read_radiograph(
+    path: Path, spec: ImageSpec, burned_in: BurnedIn = BurnedIn.REFUSE
+) -> UInt8[Tensor, "c h w"]:
+    """Read an image file as pixels in [0, 255] of the study's size and channels.
 
     The aspect is not kept: the whole film is squashed into the square, as the COVID-19
-    Radiography Database does. Transparent pixels become black. Metadata is dropped; of EXIF only
-    the orientation is obeyed.
+    Radiography Database does.
 
     Raises:
-        ImageError: the file is no such image, damaged, or too large; the message names the file.
+        ImageError: see `read_film`.
     """
-    with _pillow_problems(path), Image.open(path, formats=FORMATS) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise ImageError(
-                f"{path.name}: holds several images, expected one", hint="export one film to a file"
-            )
-        pixels = _pixels(ImageOps.exif_transpose(image), path.name)
-    return fit(torch.from_numpy(pixels).unsqueeze(0), spec).squeeze(0)
+    film = read_film(path, burned_in)
+    return fit(torch.from_numpy(film.pixels).unsqueeze(0), spec).squeeze(0)
+
+
+def read_film(path: Path, burned_in: BurnedIn) -> Film:
+    """Read a PNG, JPEG, BMP or TIFF file, or a DICOM one, by its content, not by its name.
+
+    Transparent pixels become black. Metadata is dropped; of EXIF only the orientation is obeyed,
+    of DICOM what says how pixels are shown, and the patient id as a key.
+
+    Raises:
+        ImageError: the file is no such image, damaged, or too large; the message names no file.
+    """
+    with _pillow_problems(path):
+        with path.open("rb") as file:
+            start = file.read(PREAMBLE + len(MARK))
+        if is_dicom(start):
+            dicom = read_dicom(path, burned_in)
+            return Film(dicom.pixels, dicom.patient, is_dicom=True)
+        with Image.open(path, formats=FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise ImageError(
+                    "several images in one file, expected one", hint="export one film to a file"
+                )
+            return Film(_pixels(ImageOps.exif_transpose(image)))
 
 
 def fit(
@@ -82,12 +119,12 @@ def _pillow_problems(path: Path) -> Iterator[None]:
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(
-            f"{path.name}: more than {Image.MAX_IMAGE_PIXELS} pixels",
+            f"more than {Image.MAX_IMAGE_PIXELS} pixels",
             hint="no radiograph is that large; export the film again",
         ) from None
     except _DAMAGE as error:
         raise ImageError(
-            f"{path.name}: {_what_is_wrong(path, error)}", hint="export or copy the file again"
+            _what_is_wrong(path, error), hint="export or copy the file again"
         ) from None
 
 
@@ -97,14 +134,14 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "not a PNG, JPEG, BMP or TIFF image"
+        return "not a PNG, JPEG, BMP, TIFF or DICOM image"
     return "damaged or truncated"
 
 
-def _pixels(image: Image.Image, name: str) -> Float32[np.ndarray, "planes rows columns"]:
+def _pixels(image: Image.Image) -> Float32[np.ndarray, "planes rows columns"]:
     """Grey as one plane, colour as three, each in [0, 255]."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _sixteen_bit(image, name)
+        return _sixteen_bit(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -113,17 +150,17 @@ def _pixels(image: Image.Image, name: str) -> Float32[np.ndarray, "planes rows c
         return np.asarray(image.convert("L"), dtype=np.float32)[None]
     elif image.mode not in ("P", "RGB", "CMYK", "YCbCr"):
         raise ImageError(
-            f"{name}: pixels of kind {image.mode} are not read",
+            f"pixels of kind {image.mode} are not read",
             hint="export as 8-bit or 16-bit grey, or as RGB",
         )
     colours = np.asarray(image.convert("RGB"), dtype=np.float32)
     return np.ascontiguousarray(colours.transpose(2, 0, 1))
 
 
-def _sixteen_bit(image: Image.Image, name: str) -> Float32[np.ndarray, "1 rows columns"]:
+def _sixteen_bit(image: Image.Image) -> Float32[np.ndarray, "1 rows columns"]:
     # 65535 / 257 is exactly 255, so both formats mean the same grey. Each image's own range is
     # not stretched: that would give films of one site different exposures.
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65_535:
-        raise ImageError(f"{name}: grey values outside of 16 bits", hint="export as 16-bit grey")
+        raise ImageError("grey values outside of 16 bits", hint="export as 16-bit grey")
     return (values.astype(np.float32) / 257)[None]

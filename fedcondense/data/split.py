@@ -1,4 +1,4 @@
-"""Training, validation and test images, cut by group; a split that the data gives is law."""
+"""Training, held-out, validation and test images, cut by group; the data's own split is law."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ def cut_validation(train: LabeledImages, share: float) -> tuple[LabeledImages, L
     one and keeps at least one.
     """
     return _cut(train, _lowest_hashes(train, share, "validation"))
+
+
+def cut_held_out(train: LabeledImages, share: float) -> tuple[LabeledImages, LabeledImages]:
+    """Cut off what a site's method never sees: (the rest, held out for the audits).
+
+    A group is held out if its name hashes below `share`, in [0, 1). That depends on nothing but
+    the group itself, as differential privacy demands of every filter; so small classes can give
+    more or fewer than their share. The same groups are held out in all studies and rounds.
+    """
+    limit = round(share * 2**64)
+    names = set(train.groups)
+    chosen = {g for g in names if int.from_bytes(_hash("held-out", g)[:8], "big") < limit}
+    return _cut(train, chosen)
 
 
 def _given_splits(images: LabeledImages) -> dict[str, str]:

@@ -15,26 +15,20 @@ from torch import Tensor
 
 from fedcondense.config.matching import Matching
 from fedcondense.config.study import Study
-from fedcondense.distill.averaging import MovingAverage
-from fedcondense.distill.checkpoints import Checkpoints, State, of_prefix, with_prefix
-from fedcondense.distill.guard import FiniteGuard
+from fedcondense.distill.checkpoints import State, of_prefix, with_prefix
 from fedcondense.distill.matching import (
     augmented_views,
     class_means,
     class_regularisation,
-    folded_momentum,
     matching_loss,
-    momentum_step,
 )
+from fedcondense.distill.pixel_descent import PixelDescent
 from fedcondense.distill.source import Source
-from fedcondense.distill.synthetic import SyntheticSet, initial_set
 from fedcondense.learning.augment import Augmentation, augment, draw_augmentation
 from fedcondense.learning.networks import Network
 from fedcondense.learning.randomness import Seed
-from fedcondense.progress import Step, Watch
 
 REAL_IMAGES_AT_ONCE = 128
-READ_EVERY = 100  # iterations between two looks at figures on a GPU: a look waits for it
 
 
 @runtime_checkable
@@ -102,44 +96,14 @@ def objective(
     return matched, regularisation * class_regularisation(logits, view_labels, classes)
 
 
-class Distillation:
+class Distillation(PixelDescent):
     """The state of one run; `distill_dm` and `distill_idm` are the ways to run it."""
 
     def __init__(self, source: Source, study: Study, seed: Seed, maps: FeatureMaps) -> None:
-        self.source, self.study, self.maps = source, study, maps
-        self.settings = study.settings(Matching)
+        super().__init__(source, study, seed)
+        self.maps = maps
         self.draws = seed.stream("matching")
         self.sampling = sampling_stream(self.draws, seed, "matching", source.device)
-        self.start = initial_set(
-            source,
-            study.image,
-            start=self.settings.start,
-            images_per_class=study.images_per_class,
-            partition=self.settings.partition,
-            generator=seed.stream("start"),
-        )
-        self.pixels = self.start.images.clone()
-        self.velocity = torch.zeros_like(self.pixels)
-        self.average = MovingAverage(self.settings.averaging)
-        self.guard = FiniteGuard(
-            source.device, hint="lower distill.image_rate or distill.class_weight"
-        )
-        self.iteration = 0
-
-    def run(self, watch: Watch, checkpoints: Checkpoints) -> SyntheticSet:
-        """Iterate from where `checkpoints` left off, or from the start, to the end."""
-        kept = checkpoints.latest()
-        if kept is not None and "pixels" in kept:
-            self._restore(kept)
-        total, read_every = self.settings.iterations, _reads(self.source.device)
-        while self.iteration < total:
-            figures = self.iterate()
-            if self.iteration % read_every == 0 or self.iteration == total:
-                self.guard.check(self.iteration)
-                read = {name: float(figure) for name, figure in figures.items()}
-                watch(Step("condensing", self.iteration, total, read))
-            checkpoints.offer(self._state)
-        return SyntheticSet(self.average.value("pixels"), self.start.labels, self.start.images)
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: prepare the networks, match in one of them, let them learn."""
@@ -152,49 +116,28 @@ class Distillation:
 
     def _match(self, network: Network, regularisation: Tensor | float) -> dict[str, Tensor]:
         drawn = draw(self.source, self.settings, self.draws, self.sampling)
-        pixels = self.pixels.requires_grad_()
-        matched, regularised = objective(
-            network,
-            pixels,
-            self.start.labels,
-            drawn,
-            partition=self.settings.partition,
-            regularisation=regularisation,
+        return self._descend(
+            lambda pixels: objective(
+                network,
+                pixels,
+                self.start.labels,
+                drawn,
+                partition=self.settings.partition,
+                regularisation=regularisation,
+            )
         )
-        (gradient,) = torch.autograd.grad(matched + regularised, pixels)
-        self._step(pixels.detach(), gradient)
-        return {"matching": matched.detach(), "regularisation": regularised.detach()}
-
-    def _step(self, pixels: Tensor, gradient: Tensor) -> None:
-        rate, momentum = self.settings.image_rate, self.settings.image_momentum
-        if self.settings.folds_momentum:
-            rate, momentum = folded_momentum(rate, momentum, len(self.source.labels))
-        moved, velocity = momentum_step(
-            pixels, self.velocity, gradient, rate=rate, momentum=momentum
-        )
-        fine = self.guard.accepts(gradient, moved)
-        self.pixels = torch.where(fine, moved, pixels)
-        self.velocity = torch.where(fine, velocity, self.velocity)
-        self.average.update({"pixels": self.pixels})
 
     def _state(self) -> State:
-        return {
-            "iteration": torch.tensor(self.iteration),
+        return super()._state() | {
             "draws": self.draws.get_state(),
             "sampling": self.sampling.get_state(),
-            "pixels": self.pixels,
-            "velocity": self.velocity,
-            **with_prefix("average", self.average.state()),
             **with_prefix("maps", self.maps.state()),
         }
 
     def _restore(self, state: State) -> None:
-        self.iteration = int(state["iteration"])
+        super()._restore(state)
         self.sampling.set_state(state["sampling"])
         self.draws.set_state(state["draws"])
-        self.pixels = state["pixels"].clone().to(self.source.device)
-        self.velocity = state["velocity"].clone().to(self.source.device)
-        self.average.restore(of_prefix("average", state))
         self.maps.restore(of_prefix("maps", state))
 
 
@@ -206,7 +149,3 @@ def sampling_stream(
     What decides the course of the computation stays on the host, where reading it costs nothing.
     """
     return draws if device.type == "cpu" else seed.stream(name, device)
-
-
-def _reads(device: torch.device) -> int:
-    return 1 if device.type == "cpu" else READ_EVERY

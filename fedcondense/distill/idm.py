@@ -47,7 +47,7 @@ def distill_idm(
 
 
 def online_queue(source: Source, study: Study, seed: Seed) -> ModelQueue:
-    """The paper's queue, trained on the site's images while the pixels are learned."""
+    """The paper's queue, whose networks are trained while the pixels are learned."""
 
     def fresh(generator: torch.Generator) -> Network:
         classes = len(study.classes)

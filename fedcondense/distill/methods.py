@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 
@@ -10,9 +10,10 @@ from fedcondense.config.study import Study
 from fedcondense.distill.checkpoints import Checkpoints
 from fedcondense.distill.coresets import select_forgetting, select_herding, select_random
 from fedcondense.distill.dm import distill_dm
+from fedcondense.distill.embedded import distill_embedded
 from fedcondense.distill.idm import distill_idm
 from fedcondense.distill.mtt import distill_mtt
-from fedcondense.distill.source import Source
+from fedcondense.distill.source import EmbeddedSource, Source
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.distill.trajectories import ExpertStore
 from fedcondense.errors import DeviceMemoryError
@@ -48,6 +49,10 @@ METHODS: dict[str, Method] = {
 }
 
 
+# the methods that can do with class means in place of images, then algorithms of their own
+EMBEDDED = frozenset({"dm", "idm"})
+
+
 def distill(
     source: Source,
     study: Study,
@@ -57,7 +62,7 @@ def distill(
     checkpoints: Checkpoints | None = None,
     experts: ExpertStore | None = None,
 ) -> SyntheticSet:
-    """Condense `source` by the study's method.
+    """Condense `source` by the study's method, in the form that fits what the source grants.
 
     Where a GPU's memory does not suffice, once more with every batch halved, from the last
     checkpoint on.
@@ -66,7 +71,7 @@ def distill(
         DivergedError: the method left the finite numbers.
         DeviceMemoryError: halved batches do not fit either.
     """
-    method = METHODS[study.distill.method]
+    method = _method(source, study)
     kept = {"seed": seed, "watch": watch, "checkpoints": checkpoints, "experts": experts}
     try:
         return method(source, study, **kept)  # type: ignore[arg-type]
@@ -79,6 +84,13 @@ def distill(
             f"the memory of {source.device} does not suffice, also with halved batches",
             hint="lower image.size, network.width or the batches of [distill], or change device",
         ) from error
+
+
+def _method(source: Source, study: Study) -> Method:
+    name = study.distill.method
+    if isinstance(source, EmbeddedSource) and name in EMBEDDED:
+        return cast(Method, distill_embedded)  # it asks for more than a `Source`: that is given
+    return METHODS[name]
 
 
 def with_halved_batches(study: Study) -> Study:

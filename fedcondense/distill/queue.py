@@ -13,7 +13,7 @@ from torch import Tensor
 from fedcondense.config.matching import AccuracyReading, Idm
 from fedcondense.config.study import Study
 from fedcondense.distill.checkpoints import State
-from fedcondense.distill.source import Source
+from fedcondense.distill.source import Batches, Source
 from fedcondense.distill.trajectories import ExpertStore, Layout
 from fedcondense.learning.networks import Network, build_network
 
@@ -86,8 +86,8 @@ class ModelQueue:
         """One member, each as likely."""
         return self.members[int(torch.randint(len(self.members), (1,), generator=self._generator))]
 
-    def learn(self, source: Source) -> dict[str, Tensor]:
-        """Train some networks, drawn anew, for K steps each on real images; their mean accuracy."""
+    def learn(self, source: Batches) -> dict[str, Tensor]:
+        """Train some networks, drawn anew, for K steps each on `source`; their mean accuracy."""
         count = min(self._settings.trained_networks, len(self.members))
         order = torch.randperm(len(self.members), generator=self._generator)[:count]
         chosen = [self.members[int(i)] for i in order]
@@ -97,7 +97,7 @@ class ModelQueue:
         shares = [member.accuracy(AccuracyReading.FRACTION) for member in chosen]
         return {"queue_accuracy": torch.stack(shares).mean()}
 
-    def _batch(self, source: Source) -> tuple[Tensor, Tensor]:
+    def _batch(self, source: Batches) -> tuple[Tensor, Tensor]:
         return source.draw_batch(
             self._settings.training_batch,
             self._sampling,
@@ -153,7 +153,7 @@ class ModelQueue:
 def train_step(
     member: QueuedNetwork, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
 ) -> None:
-    """One step of cross-entropy on real images without augmentation; counts the hits before it."""
+    """One step of cross-entropy on images without augmentation; counts the hits before it."""
     logits = member.network(images)
     member.optimiser.zero_grad()
     F.cross_entropy(logits, labels).backward()

@@ -16,7 +16,7 @@ class Segments:
 
     A window of epochs over which the experts' mean loss does not fall is left out: there is
     nothing to learn from it. So is a pair whose expert stood still in that window, for the loss
-    would be 0 / 0.
+    would be 0 / 0. Where no losses were recorded, every window counts as falling.
 
     Raises:
         DivergedError: nothing is left.
@@ -24,6 +24,8 @@ class Segments:
 
     def __init__(self, experts: ExpertStore, settings: Mtt, device: torch.device) -> None:
         self._experts, self._settings, self._device = experts, settings, device
+        courses = [experts.course(number) for number in range(settings.experts.count)]
+        self._losses_known = all(course.recorded for course in courses)
         falling = [first for first in range(settings.max_start) if self._falls(first)]
         everything = [(n, first) for n in range(settings.experts.count) for first in falling]
         self.usable = [pair for pair in everything if self._moved(*pair)]
@@ -55,7 +57,11 @@ class Segments:
         """
         last = first + self._settings.expert_epochs
         before = max(first, 1)
-        return last == before or self._mean_loss(last) < self._mean_loss(before)
+        return (
+            not self._losses_known
+            or last == before
+            or self._mean_loss(last) < self._mean_loss(before)
+        )
 
     def _mean_loss(self, epoch: int) -> float:
         numbers = range(self._settings.experts.count)

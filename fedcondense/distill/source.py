@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,11 +11,25 @@ from torch import Tensor
 
 from fedcondense.config.study import ImageSpec
 from fedcondense.errors import SettingsError
+from fedcondense.learning.feature_maps import PublicMap
 from fedcondense.learning.pixels import normalise
 
 
 @runtime_checkable
-class Source(Protocol):
+class Batches(Protocol):
+    """Labelled images that a network may be trained on."""
+
+    def draw_batch(
+        self, count: int, generator: torch.Generator, *, balanced: bool
+    ) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
+        """`count` different images over all classes with their labels, or all there are.
+
+        `balanced` takes equally many of each class, again and again from a small one.
+        """
+
+
+@runtime_checkable
+class Source(Batches, Protocol):
     """A method's only handle on patients.
 
     A generator lives on the CPU or on `device`.
@@ -32,14 +46,6 @@ class Source(Protocol):
     def draw(self, label: int, count: int, generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """`count` different images of one class, or all of them where it has fewer."""
 
-    def draw_batch(
-        self, count: int, generator: torch.Generator, *, balanced: bool
-    ) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-        """`count` different images over all classes with their labels, or all there are.
-
-        `balanced` takes equally many of each class, again and again from a small one.
-        """
-
     def epoch(
         self, batch: int, generator: torch.Generator, *, balanced: bool
     ) -> Iterator[tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]]:
@@ -47,6 +53,27 @@ class Source(Protocol):
 
         `balanced` gives as many batches of `draw_batch` instead.
         """
+
+
+@runtime_checkable
+class Embedded(Protocol):
+    """Classes as means of unit vectors, in place of images."""
+
+    @property
+    def maps(self) -> Sequence[PublicMap]:
+        """What images were embedded by."""
+
+    @property
+    def targets(self) -> Float[Tensor, "maps classes d"]:
+        """The mean of each class in each map; an estimate, so it may be longer than 1."""
+
+
+@runtime_checkable
+class EmbeddedSource(Source, Protocol):
+    """A source that grants class embeddings; it need not grant anything else."""
+
+    def class_embeddings(self) -> Embedded:
+        """Means of `labels`, the same at every call."""
 
 
 class PlainSource:
@@ -60,7 +87,7 @@ class PlainSource:
         *,
         device: str = "cpu",
     ) -> None:
-        self.device = _device(device)
+        self.device = device_of(device)
         self._images = images.to(self.device)
         self._labels = labels.to(self.device)
         self._spec = spec
@@ -123,7 +150,7 @@ def _shuffled(n: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=generator, device=generator.device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """`auto` is the first CUDA device where there is one.
 
     Raises:

@@ -58,10 +58,23 @@ def flat_weights(network: nn.Module) -> Float[Tensor, " p"]:
 
 @dataclass(frozen=True)
 class Course:
-    """Mean loss and accuracy (0..1) of an expert on its own batches, epoch by epoch."""
+    """Mean loss and accuracy (0..1) of an expert on its own batches, epoch by epoch.
+
+    Both are empty where nobody recorded them.
+    """
 
     losses: Float[Tensor, " epochs"]
     accuracies: Float[Tensor, " epochs"]
+
+    @classmethod
+    def unrecorded(cls) -> Course:
+        """A course of which nothing is known but the weights."""
+        return cls(torch.empty(0), torch.empty(0))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether losses and accuracies are known."""
+        return len(self.losses) > 0
 
 
 @dataclass(frozen=True)

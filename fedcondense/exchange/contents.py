@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fedcondense.errors import InternalError
+from fedcondense.exchange.approval import Approval, read_approvals, write_approvals
 from fedcondense.exchange.contribution import Payload, Provenance, Purpose
 from fedcondense.exchange.rejection import Reason, demand, reject
 from fedcondense.exchange.release_record import absent_classes, check_record
@@ -61,13 +63,24 @@ class _Arrays:
     padding: memoryview
 
 
-def encode_body(payload: Payload, record: dict[str, Any], terms: Terms) -> bytes:
+@dataclass(frozen=True)
+class Body:
+    """An opened body, every field checked but whose approvals they are."""
+
+    payload: Payload
+    record: dict[str, Any]
+    approvals: tuple[Approval, ...]
+
+
+def encode_body(
+    payload: Payload, record: dict[str, Any], terms: Terms, approvals: Sequence[Approval] = ()
+) -> bytes:
     """Contents, pixels, labels and soft labels, padded to the study's ceiling.
 
     Raises:
         InternalError: the contents or the set are larger than the study allows.
     """
-    contents = canonical_json(_contents(payload, record))
+    contents = canonical_json(_contents(payload, record, approvals))
     body = b"".join(
         (
             len(contents).to_bytes(CONTENTS_LENGTH, "little"),
@@ -82,11 +95,11 @@ def encode_body(payload: Payload, record: dict[str, Any], terms: Terms) -> bytes
     return body.ljust(terms.body_bytes, b"\0")
 
 
-def decode_body(body: bytes, purpose: Purpose, terms: Terms) -> tuple[Payload, dict[str, Any]]:
-    """The payload and release record of an opened body, every field checked.
+def decode_body(body: bytes, purpose: Purpose, terms: Terms, *, round: int) -> Body:
+    """Payload, release record and approvals of an opened body.
 
     Raises:
-        ContributionRejected: the body is not one of this study and purpose.
+        ContributionRejected: the body is not one of this study, purpose and round.
     """
     view = memoryview(body)
     demand(len(view) == terms.body_bytes, Reason.SIZE)
@@ -100,16 +113,17 @@ def decode_body(body: bytes, purpose: Purpose, terms: Terms) -> tuple[Payload, d
     _check_values(arrays, contents, terms)
     digest = hashlib.sha256(view[start : len(view) - len(arrays.padding)]).hexdigest()
     demand(_equal(digest, contents["payload_sha256"]), Reason.DIGEST)
-    payload = _payload(contents, arrays, terms)
-    check_record(contents["release_record"], payload, terms, purpose=purpose)
-    demand(contents["approvals"] == [], Reason.APPROVALS)
-    return payload, contents["release_record"]
+    payload, record = _payload(contents, arrays, terms), contents["release_record"]
+    check_record(record, payload, terms, purpose=purpose, round=round)
+    return Body(payload, record, read_approvals(contents["approvals"]))
 
 
-def _contents(payload: Payload, record: dict[str, Any]) -> dict[str, Any]:
+def _contents(
+    payload: Payload, record: dict[str, Any], approvals: Sequence[Approval]
+) -> dict[str, Any]:
     provenance = payload.provenance
     return {
-        "approvals": [],
+        "approvals": write_approvals(approvals),
         "dtype": "uint8",
         "labels_dtype": "uint8",
         "method": provenance.method,

@@ -182,18 +182,27 @@ class OpeningKey:
         raise TypeError("an opening key does not travel between processes")
 
 
-def _write_secret(path: Path, kind: str, secret: bytes) -> None:
+def write_privately(path: Path, secret: bytes) -> None:
+    """Write a new file that nobody else can read.
+
+    Raises:
+        KeyFileError: the file exists; it is left as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        write_exclusively(path, f"{kind} {secret.hex()}\n".encode("ascii"), mode=0o600)
+        write_exclusively(path, secret, mode=0o600)
     except FileExistsError:
         raise KeyFileError(
             f"{path.name}: the key file exists", hint="keep it, or move it away first"
         ) from None
 
 
+def _write_secret(path: Path, kind: str, secret: bytes) -> None:
+    write_privately(path, f"{kind} {secret.hex()}\n".encode("ascii"))
+
+
 def _read_secret(path: Path, kind: str, length: int) -> bytes:
-    text = _read_privately(path)
+    text = read_privately(path)
     match = re.fullmatch(rf"{kind} ([0-9a-f]{{{2 * length}}})\n", text.decode("ascii", "replace"))
     if not match:
         raise KeyFileError(
@@ -202,8 +211,14 @@ def _read_secret(path: Path, kind: str, length: int) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def _read_privately(path: Path) -> bytes:
-    """The mode is that of the opened file, so it cannot be exchanged in between."""
+def read_privately(path: Path) -> bytes:
+    """The first kilobyte of a file that nobody else can read.
+
+    The mode is that of the opened file, so it cannot be exchanged in between.
+
+    Raises:
+        KeyFileError: it is missing, no plain file, or group or others have any access to it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -223,3 +238,20 @@ def _read_privately(path: Path) -> bytes:
         return os.read(descriptor, 1024)
     finally:
         os.close(descriptor)
+
+
+def delete_key(path: Path) -> None:
+    """Overwrite a key file and delete it; one that is gone already is no error.
+
+    On journaling file systems, flash and in backups this is best effort.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        os.write(descriptor, bytes(os.fstat(descriptor).st_size))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.unlink(missing_ok=True)

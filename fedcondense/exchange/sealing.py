@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from fedcondense.config.study import LARGEST_CONTRIBUTION, Study
 from fedcondense.errors import DescriptionRejected, ReleaseRefused
+from fedcondense.exchange.approval import Approval, check_approvals
 from fedcondense.exchange.contents import decode_body, encode_body
 from fedcondense.exchange.contribution import (
     SITE_NAME,
@@ -66,7 +67,8 @@ _FIELDS = {
 class Expectation:
     """What a reader accepts: the study's terms, this run and round, these purposes and sites.
 
-    `enrolled` maps the name of a site to its 32 raw public signing bytes.
+    `enrolled` maps the name of a site to its 32 raw public signing bytes, `officers` the names of
+    those without whose data officer nothing counts to the raw public key of that officer.
     """
 
     terms: Terms
@@ -74,6 +76,7 @@ class Expectation:
     round: int
     purposes: frozenset[str]
     enrolled: Mapping[str, bytes]
+    officers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Opened:
     site: str
     payload: Payload
     record: dict[str, Any]
+    approvals: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,19 @@ class _Parts:
     signature: bytes
 
 
-def seal(released: Released, request: Request, site: str, study: Study, key: SigningKey) -> bytes:
+def seal(
+    released: Released,
+    request: Request,
+    site: str,
+    study: Study,
+    key: SigningKey,
+    *,
+    approvals: Sequence[Approval] = (),
+) -> bytes:
     """Seal a released payload to the run's recipient and sign it: the bytes that leave.
 
-    Sealing is randomised: a site that must send again sends the same bytes again.
+    Sealing is randomised: a site that must send again sends the same bytes again. Whether an
+    approval is needed is the site's policy; whose it is, the server looks at.
 
     Raises:
         TypeError: `released` did not pass the gate.
@@ -116,8 +129,9 @@ def seal(released: Released, request: Request, site: str, study: Study, key: Sig
     terms = terms_of(study)
     if description.study_digest != terms.study_digest:
         raise DescriptionRejected("the run is of another study", hint="compare the study files")
-    body = encode_body(released.payload, released.record, terms)
-    decode_body(body, released.purpose, terms)  # what a server would refuse is not sent
+    body = encode_body(released.payload, released.record, terms, approvals)
+    # what a server would refuse is not sent
+    decode_body(body, released.purpose, terms, round=request.round)
     manifest = _manifest(request, site, terms, key)
     recipient = Recipient(bytes.fromhex(description.recipient)).public_key()
     ciphertext = _SUITE.encrypt(body, recipient, info=binding(manifest))
@@ -165,8 +179,10 @@ def open_sealed(blob: bytes, expected: Expectation, key: OpeningKey) -> Opened:
         body = _SUITE.decrypt(parts.ciphertext, key.private_key(), info=binding(parts.manifest))
     except (InvalidTag, ValueError):
         reject(Reason.DECRYPTION)
-    payload, record = decode_body(body, _purpose(manifest.purpose), expected.terms)
-    return Opened(manifest.site, payload, record)
+    opened = decode_body(body, _purpose(manifest.purpose), expected.terms, round=manifest.round)
+    officer = expected.officers.get(manifest.site)
+    check_approvals(opened.approvals, opened.payload.sha256, officer)
+    return Opened(manifest.site, opened.payload, opened.record, opened.approvals)
 
 
 def binding(manifest: bytes) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
+from fedcondense.config.privacy import NoPrivacy, Privacy
 from fedcondense.config.study import Study
 from fedcondense.config.trajectory import LARGEST_RATE, LEAST_RATE
 
@@ -14,6 +15,8 @@ LARGEST_CONTENTS = 64 * 1024  # bytes
 CONTENTS_LENGTH = 4  # bytes of the length in front of the contents
 CORESETS = frozenset({"random", "herding", "forgetting"})  # methods that pick real images
 _RATE_DIGITS = 6  # float32, in which it is learned, has seven
+_BOUND_DIGITS = 6
+LEAST_BOUND, LARGEST_BOUND = 1e-14, 999_999.0  # what six digits of a decimal string can hold
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,5})(\.[0-9]{1,20})?")
 
 
@@ -23,7 +26,7 @@ class Terms:
 
     `images_per_class` bounds each class of one contribution, `size` is the side of the square
     images in pixels, `recipe` is `recipe_of` the study; `soft_labels` and `learns_rate` say what
-    is learned with the pixels and so travels with them.
+    is learned with the pixels and so travels with them; `privacy` is what the study asks for.
     """
 
     study_digest: str
@@ -37,6 +40,7 @@ class Terms:
     recipe: dict[str, Any]
     soft_labels: bool
     learns_rate: bool
+    privacy: Privacy = field(default_factory=NoPrivacy)
 
     @property
     def largest_set(self) -> int:
@@ -74,6 +78,7 @@ def terms_of(study: Study) -> Terms:
         recipe=recipe_of(study),
         soft_labels=study.distill.soft_labels,
         learns_rate=study.distill.learns_rate,
+        privacy=study.privacy,
     )
 
 
@@ -139,3 +144,30 @@ def rate_number(text: str) -> float:
     if not LEAST_RATE <= rate <= LARGEST_RATE:
         raise ValueError("not a step size")
     return rate
+
+
+def upper_text(number: float) -> str:
+    """The decimal string of an upper bound: six significant digits, rounded up.
+
+    What is smaller than a decimal string holds becomes `LEAST_BOUND`.
+
+    Raises:
+        ValueError: `number` is not between 0 and `LARGEST_BOUND`.
+    """
+    return _bound_text(max(number, LEAST_BOUND) if number >= 0 else number, ROUND_CEILING)
+
+
+def lower_text(number: float) -> str:
+    """The decimal string of a lower bound: six significant digits, rounded down.
+
+    Raises:
+        ValueError: `number` is not between `LEAST_BOUND` and `LARGEST_BOUND`.
+    """
+    return _bound_text(number, ROUND_FLOOR)
+
+
+def _bound_text(number: float, rounding: str) -> str:
+    if not LEAST_BOUND <= number <= LARGEST_BOUND:  # also what is no number
+        raise ValueError("not a bound")
+    rounded = Context(prec=_BOUND_DIGITS, rounding=rounding).create_decimal(repr(number))
+    return decimal_text(float(rounded))

@@ -9,6 +9,7 @@ way to mark a value as already escaped.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,29 +155,25 @@ class Page:
 
     def render(self, values: Mapping[str, object]) -> bytes:
         """The page as UTF-8; equal values give equal bytes."""
-        environment = Environment(
-            loader=ChoiceLoader([PackageLoader(self.package), PackageLoader("fedcondense.files")]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        formats = (
-            percent,
-            whole_percent,
-            points,
-            ratio,
-            count,
-            size,
-            megabytes,
-            duration,
-            breakable,
-        )
-        environment.globals.update({format.__name__: format for format in formats})
-        del environment.filters["safe"]  # no template can let a value through unescaped
-        environment.globals["palette"] = PALETTE
-        return environment.get_template(self.template).render(values).encode()
+        return _environment(self.package).get_template(self.template).render(values).encode()
 
     def write(self, path: Path, values: Mapping[str, object]) -> None:
         """Render the page and write it atomically."""
         write_atomically(path, self.render(values))
+
+
+@functools.cache
+def _environment(package: str) -> Environment:
+    """Where the templates of one package are found; each is compiled once."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("fedcondense.files")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (percent, whole_percent, points, ratio, count, size, megabytes, duration, breakable)
+    environment.globals.update({format.__name__: format for format in formats})
+    del environment.filters["safe"]  # no template can let a value through unescaped
+    environment.globals["palette"] = PALETTE
+    return environment

@@ -6,33 +6,29 @@ share one process one after the other, so the module holds no state.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import traceback
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedcondense.config.loading import load_settings, read_toml
 from fedcondense.config.scenario import ReleaseMode
-from fedcondense.config.site import SiteConfig
+from fedcondense.config.site import SiteConfig, load_site
 from fedcondense.config.study import Study, load_study
 from fedcondense.errors import (
     DescriptionRejected,
     FedcondenseError,
-    FederationError,
     InternalError,
     ReleaseRefused,
 )
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits
 from fedcondense.exchange.run_description import Request, verify_description
-from fedcondense.files.storage import read_json
+from fedcondense.flower.home import Home, home_of, keep_trace
 from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_reply
-from fedcondense.flower.simulation import SIMULATION
 from fedcondense.site.journal import Journal
+from fedcondense.site.last_request import LastRequest, note_request
+from fedcondense.site.limits import check_message, check_study, count_request
 
 app = ClientApp()
 
@@ -74,11 +70,37 @@ class Place:
         )
 
 
+@dataclass
+class Visit:
+    """What is known of one request so far."""
+
+    message: Message
+    home: Home | None = None
+    site: SiteConfig | None = None
+    ask: Ask | None = None
+    signing_key: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The type of the message."""
+        return self.message.metadata.message_type
+
+    def note(self, reply: Reply) -> None:
+        """Keep at a hospital what was asked and answered."""
+        if self.site is None or self.home is None or not self.home.deployed:
+            return
+        number, version = (self.ask.round, self.ask.version) if self.ask else (0, "")
+        now = int(time.time())
+        last = LastRequest(now, self.kind, number, str(reply.outcome), reply.code, version)
+        note_request(self.site.state, last)
+
+
 def _ready(place: Place, request: Request) -> Reply:
     return Reply(Outcome.READY)
 
 
 def _sealed(place: Place, request: Request) -> Reply:
+    count_request(place.site, place.study, request.round)
     import torch
 
     from fedcondense.site.contribute import contribute as contribute_at_site
@@ -94,54 +116,33 @@ def _sealed(place: Place, request: Request) -> Reply:
 
 def _answer(message: Message, context: Context, act: Callable[[Place, Request], Reply]) -> Message:
     """The reply to `message`; whatever goes wrong becomes an outcome and a code."""
-    signing_key, folder = "", None
+    visit = Visit(message)
     try:
-        ask = read_request(message)
-        folder, mode = _played_site(context)
-        site = load_settings(SiteConfig, folder / "site.toml")
-        signing_key = _signing_key(site)
-        place = Place(site, load_study(site.study), mode)
-        reply = act(place, place.verify(ask))
+        visit.home = home_of(context)
+        visit.site = site = load_site(visit.home.settings)
+        check_message(site.limits, visit.kind, _size_of(message))
+        visit.ask = read_request(message)
+        visit.signing_key = fingerprint_digits(SigningKey.load(site.signing_key).fingerprint)
+        place = Place(site, load_study(site.study), visit.home.mode)
+        request = place.verify(visit.ask)
+        check_study(site.limits, place.study, request.round)
+        reply = act(place, request)
     except Exception as error:  # noqa: BLE001  (Flower sends the text of what passes here)
-        _keep_traceback(folder)
+        keep_trace(error, visit.home, visit.site.state if visit.site else None)
         reply = _reply_to_failure(error)
-    return to_reply(Reply(reply.outcome, reply.code, signing_key, reply.sealed), message)
+    visit.note(reply)
+    return to_reply(replace(reply, signing_key=visit.signing_key), message)
+
+
+def _size_of(message: Message) -> int:
+    """Bytes of what a message carries."""
+    if not message.has_content():
+        return 0
+    return sum(record.count_bytes() for record in message.content.values())
 
 
 def _reply_to_failure(error: Exception) -> Reply:
-    if isinstance(error, ReleaseRefused):
+    if isinstance(error, FedcondenseError) and error.exit_code == ReleaseRefused.exit_code:
         return Reply(Outcome.REFUSED, error.code)
     code = error.code if isinstance(error, FedcondenseError) else InternalError.code
     return Reply(Outcome.FAILED, code)
-
-
-def _played_site(context: Context) -> tuple[Path, ReleaseMode]:
-    """The folder of the simulated site that this node plays, and the scenario's release mode."""
-    try:
-        repetition = Path(os.environ[SIMULATION])
-        names = read_json(repetition / "sites.json")
-        name = names[int(context.node_config["partition-id"])]
-    except (KeyError, IndexError, OSError, ValueError) as error:
-        raise FederationError(
-            f"this process plays no site: {type(error).__name__}",
-            hint=f"{SIMULATION} must name a repetition with sites.json",
-        ) from error
-    scenario = read_toml(repetition.parent / "scenario.toml")
-    return repetition / "sites" / name, ReleaseMode(scenario.get("release", ReleaseMode.ENFORCED))
-
-
-def _signing_key(site: SiteConfig) -> str:
-    key = SigningKey.load(site.state / "keys" / "signing.key")
-    return fingerprint_digits(key.fingerprint)
-
-
-def _keep_traceback(folder: Path | None) -> None:
-    """Append the traceback to the site's own log, or to this process's where there is no site."""
-    if folder is None:
-        traceback.print_exc()
-        return
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    with contextlib.suppress(OSError):  # a full disk must not become a message either
-        descriptor = os.open(folder / "errors.log", flags, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
-            traceback.print_exc(file=file)

@@ -54,10 +54,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Ask:
-    """What the server asks: the signed run description as it stands in run.json, and the round."""
+    """What the server asks: the signed run description as it stands in run.json, and the round.
+
+    `version` is the server's own of fedcondense.
+    """
 
     description: bytes
     round: int
+    version: str = fedcondense.__version__
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def to_request(kind: str, node: int, ask: Ask, seconds: float) -> Message:
     record = ConfigRecord(
         {
             "protocol": PROTOCOL,
-            "version": fedcondense.__version__,
+            "version": ask.version,
             "description": ask.description,
             "round": ask.round,
         }
@@ -106,7 +110,7 @@ def read_request(message: Message) -> Ask:
         _reject_request("it is too long")
     if not 1 <= values["round"] <= LARGEST_ROUND or not re.fullmatch(_VERSION, values["version"]):
         _reject_request("it is malformed")
-    return Ask(values["description"], values["round"])
+    return Ask(values["description"], values["round"], values["version"])
 
 
 def to_reply(reply: Reply, request: Message) -> Message:

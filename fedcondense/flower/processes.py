@@ -14,11 +14,14 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from fedcondense.errors import FederationError
 
 MARK = "FEDCONDENSE_MARK"
 _PROC = Path("/proc")
@@ -69,6 +72,34 @@ class Children:
         self._started.append(child)
         return child
 
+    def has_running(self, command: str) -> bool:
+        """Whether one of these processes, or of their descendants, runs a command of that name."""
+        return not _PROC.exists() or any(command in _names(p) for p in family(self._mark))
+
+
+def program(name: str) -> str:
+    """The path of one of Flower's commands, that of this Python's environment if there is one.
+
+    Raises:
+        FederationError: it is not installed.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise FederationError(
+            f"the command {name} is not installed",
+            hint="pip install 'flwr[simulation]>=1.41,<1.42'",
+        )
+    return found
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port of this machine on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
 
 def stop(mark: str, started: Sequence[Child] = (), *, seconds: float = 10.0) -> None:
     """Kill every process with `mark` and their descendants, and wait until they are gone.
@@ -107,6 +138,14 @@ def _parents() -> Iterator[tuple[int, int]]:
             fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
             if fields[0] != _ZOMBIE:
                 yield int(folder.name), int(fields[_PARENT_FIELD])
+
+
+def _names(process: int) -> set[str]:
+    """The last parts of all paths and words on a process's command line."""
+    with contextlib.suppress(OSError):
+        line = (_PROC / str(process) / "cmdline").read_text(errors="replace")
+        return {word.rpartition("/")[2] for word in line.split("\0")}
+    return set()
 
 
 def _environment(process: int) -> list[bytes]:

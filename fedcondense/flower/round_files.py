@@ -1,4 +1,4 @@
-"""What the ServerApp and its parent tell each other: three small JSON files of a round."""
+"""What the ServerApp and its parent tell each other: small JSON files in the run directory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fedcondense.errors import RunDirectoryError
 from fedcondense.files.storage import read_json, write_json
+from fedcondense.server.intake import LARGEST_RUN, MOST_ATTEMPTS, IntakeLimits
+from fedcondense.server.run_directory import RunDirectory
 
 ROUND = 1  # the only one
 Codes = dict[str, str]  # site → FC code
@@ -19,15 +23,27 @@ Codes = dict[str, str]  # site → FC code
 class Plan:
     """What the parent asks of one Flower run (request.json).
 
-    Sites are asked in the order of `ask`, at most `at_once` at a time; `refused` and `failed` hold
-    the codes of sites that said so in an earlier Flower run of the same round.
+    In a simulation sites are asked in the order of `ask`, at most `at_once` at a time; `refused`
+    and `failed` hold the codes of sites that said so in an earlier Flower run of the same round.
+
+    A deployed server has `joining`, in seconds since 1970 UTC: until then it waits for a quorum to
+    be online. All enrolled sites are asked, each as it comes, whatever stands in `ask`; `attempts`
+    and `stored_bytes` are its limits.
     """
 
     round: int
-    ask: tuple[str, ...]
-    at_once: int
+    ask: tuple[str, ...] = ()
+    at_once: int = 1
     refused: Codes = field(default_factory=dict)
     failed: Codes = field(default_factory=dict)
+    joining: float | None = None
+    attempts: int = MOST_ATTEMPTS
+    stored_bytes: int = LARGEST_RUN
+
+    @property
+    def limits(self) -> IntakeLimits:
+        """What intake is held to."""
+        return IntakeLimits(self.attempts, self.stored_bytes)
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -67,6 +83,72 @@ class Intake:
     def unasked(self) -> tuple[str, ...]:
         """Sites that could not be asked, because Flower broke before it was their turn."""
         return tuple(site for site in self.missing if site not in self.asked)
+
+
+def newest_request(run: RunDirectory) -> int:
+    """The round that was asked for last, from 1.
+
+    Raises:
+        RunDirectoryError: none was ever asked for.
+    """
+    numbers = [
+        int(path.parent.name.removeprefix("round-"))
+        for path in run.path.glob("round-[0-9]*/request.json")
+    ]
+    if not numbers:
+        raise RunDirectoryError(
+            f"{run.path.name}: no round was asked for", hint="give `fedcondense-server run` again"
+        )
+    return max(numbers)
+
+
+def write_nodes(run: RunDirectory, nodes: Mapping[str, int]) -> None:
+    """Say which node of Flower's is which site: the parent registered them by their keys."""
+    write_json(run.path / "nodes.json", {site: str(number) for site, number in nodes.items()})
+
+
+def read_nodes(run: RunDirectory) -> dict[str, int]:
+    """Site → node, of the sites that may connect now; none in a simulation."""
+    with contextlib.suppress(FileNotFoundError):
+        return {site: int(number) for site, number in read_json(run.path / "nodes.json").items()}
+    return {}
+
+
+class Stage(StrEnum):
+    """How far the ServerApp has come with a site in a round."""
+
+    ABSENT = "absent"  # never seen
+    GREETED = "greeted"  # asked whether it is ready
+    READY = "ready"
+    ASKED = "asked"  # for its contribution
+    STORED = "stored"
+    REFUSED = "refused"  # by the site's own gate
+    FAILED = "failed"
+    LOST = "lost"  # its process died, or it went away
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a round stands (progress.json): by site its stage, and the last code that it gave."""
+
+    stages: dict[str, Stage]
+    codes: Codes
+    online: tuple[str, ...]
+
+
+def write_progress(round_folder: Path, progress: Progress) -> None:
+    """Write how the round stands, for whoever watches."""
+    write_json(round_folder / "progress.json", asdict(progress))
+
+
+def read_progress(round_folder: Path) -> Progress | None:
+    """How the round stands, if anybody has been asked."""
+    try:
+        values: Mapping[str, Any] = read_json(round_folder / "progress.json")
+    except FileNotFoundError:
+        return None
+    stages = {site: Stage(word) for site, word in values["stages"].items()}
+    return Progress(stages, values["codes"], tuple(values["online"]))
 
 
 def marks_path(round_folder: Path) -> Path:

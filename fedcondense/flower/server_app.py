@@ -17,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcondense.errors import ContributionRejected, FederationError
 from fedcondense.exchange.keys import fingerprint_digits, signing_fingerprint
-from fedcondense.files.storage import sha256
+from fedcondense.flower.gathering import Gathering
 from fedcondense.flower.messages import (
     CONTRIBUTE,
     HELLO,
@@ -28,16 +28,16 @@ from fedcondense.flower.messages import (
     to_request,
 )
 from fedcondense.flower.round_files import (
-    ROUND,
     Codes,
     Intake,
     Marks,
     Plan,
     marks_path,
+    newest_request,
     read_plan,
     write_intake,
 )
-from fedcondense.server.intake import receive
+from fedcondense.server.intake import receive, stored_digests
 from fedcondense.server.run_directory import RunDirectory
 
 PAUSE = 0.2  # seconds between two looks for replies, nodes or done.json
@@ -50,12 +50,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Collect the round that `request.json` asks for, then wait until the parent concluded it."""
+    """Collect the round that was asked for last, then wait until the parent concluded it."""
     run = RunDirectory(Path(str(context.run_config["run-directory"])))
-    plan = read_plan(run.request(ROUND))
-    intake = Collection(grid, run, plan).collect()
-    write_intake(run.intake(ROUND), intake)
-    wait_for(run.done(ROUND), LONGEST_CONCLUSION)
+    plan = read_plan(run.request(newest_request(run)))
+    collection = Collection if plan.joining is None else Gathering
+    intake = collection(grid, run, plan).collect()
+    write_intake(run.intake(plan.round), intake)
+    wait_for(run.done(plan.round), LONGEST_CONCLUSION)
 
 
 def wait_for(path: Path, seconds: float) -> bool:
@@ -107,7 +108,7 @@ class Post:
 
 @dataclass
 class Collection:
-    """One Flower run's collection of sealed contributions."""
+    """One Flower run's collection of sealed contributions, in a simulation."""
 
     grid: Grid
     run: RunDirectory
@@ -149,7 +150,7 @@ class Collection:
     def _greet(self, nodes: list[int]) -> dict[int, str]:
         """Node → site, of the sites that are ready; the others' codes are noted."""
         named: dict[int, str] = {}
-        known = {_digits(public): site for site, public in self.run.enrolled.items()}
+        known = {_digits(keys.public): site for site, keys in self.run.enrolled.items()}
         for node, message in self._post.exchange(HELLO, nodes, at_once=max(1, len(nodes))):
             if message is None:
                 continue
@@ -183,9 +184,7 @@ class Collection:
         codes[site] = reply.code or FederationError.code
 
     def _stored(self) -> dict[str, str]:
-        """Digests of the contributions that stand in the run directory, from whichever run."""
-        paths = {site: self.run.sealed(self.plan.round, site) for site in self.run.enrolled}
-        return {site: sha256(path.read_bytes()) for site, path in paths.items() if path.exists()}
+        return stored_digests(self.run, self.plan.round)
 
     def _intake(self) -> Intake:
         stored = self._stored()
@@ -196,8 +195,8 @@ class Collection:
         return Intake(self.plan.round, stored, refused, failed, missing, tuple(self.asked))
 
 
-def _digits(public: str) -> str:
-    return fingerprint_digits(signing_fingerprint(bytes.fromhex(public)))
+def _digits(public: bytes) -> str:
+    return fingerprint_digits(signing_fingerprint(public))
 
 
 def _reply_of(message: Message) -> Reply | None:

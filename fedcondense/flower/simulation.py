@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ import tomli_w
 import fedcondense
 from fedcondense.errors import FederationError
 from fedcondense.files.storage import read_json
-from fedcondense.flower.processes import Child, Children
+from fedcondense.flower.processes import Child, Children, free_port, program
 from fedcondense.flower.round_files import (
     ROUND,
     Intake,
@@ -159,7 +157,7 @@ class _Federation:
         write_plan(self.run.request(ROUND), plan)
         self.runs += 1
         self.began = time.time()
-        port = _free_port()
+        port = free_port()
         _write_connection(self.home, port)
         superlink = children.start(_superlink_command(port))
         ready = self._await(lambda: superlink.poll() is not None or _is_up(port), LONGEST_START)
@@ -210,7 +208,7 @@ class _Federation:
         )
         config = f"run-directory={_quoted(str(self.run.path.absolute()))}"
         options = ["--stream", "--federation-config", federation, "--run-config", config]
-        return [_program("flwr"), "run", str(BUNDLE), *options]
+        return [program("flwr"), "run", str(BUNDLE), *options]
 
     def _processes(self) -> Children:
         scratch = Path(tempfile.mkdtemp(prefix="fc-", dir=_short_folder()))
@@ -244,23 +242,7 @@ class _Federation:
 
 def _superlink_command(port: int) -> list[str]:
     options = ["--simulation", "--insecure", "--host", HOST, "--port", str(port)]
-    return [_program("flower-superlink"), *options, "--disable-runtime-dependency-installation"]
-
-
-def _program(name: str) -> str:
-    """The path of one of Flower's commands, that of this Python's environment if there is one.
-
-    Raises:
-        FederationError: it is not installed.
-    """
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise FederationError(
-            f"the command {name} is not installed",
-            hint="pip install 'flwr[simulation]>=1.41,<1.42'",
-        )
-    return found
+    return [program("flower-superlink"), *options, "--disable-runtime-dependency-installation"]
 
 
 def _write_connection(home: Path, port: int) -> None:
@@ -268,13 +250,6 @@ def _write_connection(home: Path, port: int) -> None:
     connection = {"address": f"{HOST}:{port}", "insecure": True}
     values = {"superlink": {"default": "simulation", "simulation": connection}}
     (home / "config.toml").write_text(tomli_w.dumps(values), encoding="utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_up(port: int) -> bool:

@@ -24,13 +24,13 @@ from fedcondense.distill.methods import distill
 from fedcondense.distill.source import PlainSource
 from fedcondense.errors import SettingsError, TooFewImages
 from fedcondense.exchange.sealing import Opened
+from fedcondense.files.environment import this_environment
 from fedcondense.learning.evaluation import Candidate, Ingredient
 from fedcondense.learning.metrics import accuracy, balanced_accuracy, confusion
 from fedcondense.learning.randomness import Seed
 from fedcondense.progress import Watch, silent
 from fedcondense.research.continual_report import continual_report, write_continual_report
 from fedcondense.research.continual_schema import ContinualReport, OrderScores, StageScores
-from fedcondense.research.environment import this_environment
 from fedcondense.research.evaluation_cache import EvaluationCache
 from fedcondense.research.repetition import processors
 from fedcondense.research.run_root import RunRoot
@@ -39,8 +39,8 @@ from fedcondense.research.scenario_run import device_name, read_images
 from fedcondense.server.aggregate import GlobalSet, aggregate
 from fedcondense.server.conclude import bench_of, views_of
 from fedcondense.site.checkpoint import FileCheckpoints, identity_of
-from fedcondense.site.contribute import payload_of
 from fedcondense.site.experts import ExpertFiles
+from fedcondense.site.payload import payload_of
 from fedcondense.site.state import RoundState, local_figures
 
 Predictions = Float[np.ndarray, "m n k"]
@@ -200,8 +200,7 @@ class _Order:
             checkpoints=checkpoints,
             experts=ExpertFiles(self.folder / "experts", identity),
         )
-        absent = tuple(n for i, n in enumerate(self.study.classes) if i not in stage.new)
-        state.keep(synthetic, local_figures(new, absent, synthetic, began))
+        state.keep(synthetic, local_figures(new, synthetic, began))
         checkpoints.clear()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedcondense.config.scenario import Scenario
 from fedcondense.config.study import Study
+from fedcondense.files.environment import RunEnvironment
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
 from fedcondense.research.continual_schema import (
@@ -19,9 +20,8 @@ from fedcondense.research.continual_schema import (
     StageScores,
     StageSummary,
 )
-from fedcondense.research.report_assembly import network_text
-from fedcondense.research.report_schema import RunEnvironment, ScoredImages
 from fedcondense.research.run_root import RunRoot
+from fedcondense.server.report_figures import ScoredImages, network_text
 
 PAGE = Page("fedcondense.research", "continual_report.html")
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedcondense.research.figures import Figures, Share
-from fedcondense.research.report_schema import RunEnvironment, ScoredImages
+from fedcondense.files.environment import RunEnvironment
+from fedcondense.files.figures import Figures, Share
+from fedcondense.server.report_figures import ScoredImages
 
 
 class Spread(Figures):

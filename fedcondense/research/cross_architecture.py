@@ -10,6 +10,7 @@ from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
 
 from fedcondense.config.study import Architecture, Study
+from fedcondense.files.figures import Difference, Estimate
 from fedcondense.learning.evaluation import Candidate, Ingredient
 from fedcondense.learning.scores import Resampled, difference
 from fedcondense.research.comparators import (
@@ -19,7 +20,6 @@ from fedcondense.research.comparators import (
     RANDOM_EXPANDED,
     Comparison,
 )
-from fedcondense.research.figures import Difference, Estimate
 from fedcondense.research.optional_schema import (
     ArchitectureScores,
     CrossArchitecture,

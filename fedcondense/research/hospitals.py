@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tomli_w
 
+from fedcondense.config.privacy import Budget, Declared, FormalPrivacy
 from fedcondense.config.scenario import ReleaseMode, Scenario
 from fedcondense.config.site import ImageNpz, SiteConfig
 from fedcondense.config.study import Study
@@ -42,7 +43,7 @@ class Consortium:
 
     def fingerprint(self, site: str) -> str:
         """The fingerprint of a site's signing key."""
-        return signing_fingerprint(bytes.fromhex(self.run.enrolled[site]))
+        return signing_fingerprint(self.run.enrolled[site].public)
 
     def state(self, site: str, study: Study) -> RoundState:
         """What a site keeps of the round."""
@@ -122,8 +123,24 @@ def _settle(
         threads=1,
         device=scenario.device,
         release=scenario.site,
+        ledger=_budget(scenario, study),
+        declared=_declared(images),
     )
     for name, values in (("site.toml", site), ("study.toml", study)):
         text = tomli_w.dumps(values.model_dump(mode="json", exclude_none=True))
         write_atomically(place / name, text.encode("utf-8"))
     return site
+
+
+def _budget(scenario: Scenario, study: Study) -> Budget | None:
+    """The scenario's, or as much as the study asks for: each played study has its own ledger."""
+    asked = study.privacy
+    if scenario.ledger is not None or not isinstance(asked, FormalPrivacy):
+        return scenario.ledger
+    return Budget(epsilon=asked.epsilon, delta=asked.delta, unit=asked.unit)
+
+
+def _declared(images: LabeledImages) -> Declared:
+    """What the site would make public: how many images it has, and patients if it knows them."""
+    patients = set(images.patients or ("",))
+    return Declared(images=len(images), patients=None if "" in patients else len(patients))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from fedcondense.research.figures import Amount, Difference, Estimate, Figures, Share
+from fedcondense.files.figures import Amount, Difference, Estimate, Figures, Share
 
 
 class NetworkScore(Figures):

@@ -13,6 +13,7 @@ import numpy as np
 from fedcondense.config.study import Architecture, Study
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.errors import QuorumMissed, ReleaseRefused
+from fedcondense.files.figures import Figures
 from fedcondense.files.storage import read_arrays, write_arrays, write_atomically
 from fedcondense.flower.round_files import read_intake
 from fedcondense.flower.simulation import FederationTimes, run_federation
@@ -23,18 +24,12 @@ from fedcondense.research.comparators import CEILING, Comparison, as_pictures, c
 from fedcondense.research.consistency import measure_consistency, with_weights
 from fedcondense.research.cross_architecture import cross_candidates
 from fedcondense.research.evaluation_cache import EvaluationCache
-from fedcondense.research.figures import Figures
 from fedcondense.research.hospitals import ROUND, Consortium
 from fedcondense.research.optional_schema import Consistency
 from fedcondense.research.report_assembly import curve_of
-from fedcondense.research.report_schema import (
-    FailedSite,
-    Gate,
-    GlobalSetFigures,
-    Seconds,
-    SiteFigures,
-)
+from fedcondense.research.report_schema import FailedSite, Gate, Seconds, SiteFigures
 from fedcondense.server.conclude import GLOBAL, Conclusion, bench_of, conclude_round
+from fedcondense.server.report_figures import GlobalSetFigures
 from fedcondense.site.journal import last_step, read_journal
 
 

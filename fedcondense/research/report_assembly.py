@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from fedcondense.config.cell_names import private_suffix
 from fedcondense.config.scenario import Partition, Scenario
-from fedcondense.config.study import Architecture, NetworkSpec, Study
-from fedcondense.learning import scores
+from fedcondense.config.study import Study
+from fedcondense.files.environment import RunEnvironment
 from fedcondense.progress import Step
 from fedcondense.research.optional_schema import Consistency, CrossArchitecture
 from fedcondense.research.report_schema import (
@@ -21,21 +21,14 @@ from fedcondense.research.report_schema import (
     Gains,
     Release,
     Repetition,
-    RunEnvironment,
-    ScoredImages,
     Scores,
     Seconds,
     SiteFigures,
     StudyFacts,
     StudyReport,
 )
+from fedcondense.server.report_figures import ScoredImages, network_text
 
-ARCHITECTURES = {
-    Architecture.CONVNET: "ConvNet",
-    Architecture.ALEXNET: "AlexNet",
-    Architecture.VGG11: "VGG11",
-    Architecture.RESNET18: "ResNet18",
-}
 Curve = dict[str, tuple[int | float | None, ...]]
 
 
@@ -119,7 +112,7 @@ def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
     return StudyFacts(
         name=study.name,
         source=scenario.images.kind if scenario.images else "unknown",
-        method=method.method,
+        method=method.method + private_suffix(study.privacy.mode),
         preset=method.preset,
         start=method.start.value,
         images_per_class=study.images_per_class,
@@ -144,13 +137,6 @@ def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
         digest=study.digest,
         seeds=scenario.seeds,
     )
-
-
-def network_text(network: NetworkSpec) -> str:
-    """A network in a reader's words."""
-    if network.architecture is Architecture.CONVNET:
-        return f"ConvNet with {network.depth} blocks of {network.width} channels"
-    return ARCHITECTURES[network.architecture]
 
 
 def _dealing_text(partition: Partition) -> str:
@@ -184,15 +170,3 @@ def _stretches(steps: Sequence[Step]) -> list[Sequence[Step]]:
 def _mean_figure(steps: Sequence[Step], name: str) -> float | None:
     values = [step.figures[name] for step in steps if np.isfinite(step.figures.get(name, np.nan))]
     return float(np.mean(values)) if values else None
-
-
-def row_shares(counts: Float[np.ndarray, "k k"]) -> tuple[tuple[float, ...], ...]:
-    """A confusion matrix of counts as shares of its rows; an empty row stays a row of zeros."""
-    return tuple(tuple(float(share) for share in row) for row in scores.row_shares(counts))
-
-
-def recalls_of(
-    confusion: Sequence[Sequence[float]], classes: Sequence[str]
-) -> Mapping[str, float | None]:
-    """The diagonal of row shares by class name; None for an empty row."""
-    return {name: confusion[i][i] if any(confusion[i]) else None for i, name in enumerate(classes)}

@@ -10,16 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fedcondense.files.drawing import FIRST, INK, SECOND, SOFT, THIRD, Canvas, draw
-from fedcondense.files.page import MINUS, Number, duration_text, size_text
-from fedcondense.research.figures import Difference, Estimate
+from fedcondense.files.drawing import FIRST, INK, SECOND, SOFT, THIRD, draw
+from fedcondense.files.figures import Difference
+from fedcondense.files.page import MINUS, duration_text, size_text
+from fedcondense.files.row_drawing import (
+    PERCENT,
+    canvas_of,
+    draw_estimate,
+    draw_interval,
+    named_rows,
+    set_last_apart,
+    short,
+)
 from fedcondense.research.optional_plots import consistency_plot
 from fedcondense.research.report_curves import WORDS, curve_key, curves_plot
 from fedcondense.research.report_schema import Repetition, Scores, Seconds, SiteFigures, StudyReport
 
-WIDTH = 410  # px: two drawings side by side on a desk, one below the other on a telephone
-LONGEST_LABEL = 17  # characters that fit beside a row
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 _POINTS = FuncFormatter(lambda value, _: _signed_points(value))
 _BYTES = FuncFormatter(lambda value, _: size_text(value))
 
@@ -29,38 +35,6 @@ def _signed_points(value: float) -> str:
     return "0" if float(text) == 0 else text.replace("-", MINUS)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
-
-
-def _rows(figure: Figure, names: Sequence[str]) -> Axes:
-    """Axes with one named row per entry from the top, and room for a caption of the axis."""
-    height = figure.get_figheight() * 72
-    axes = figure.add_axes((0.3, 42 / height, 0.68, 1 - 48 / height))
-    axes.set_yticks(range(len(names)), [_short(name) for name in names], color=INK)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    return axes
-
-
-def _canvas(rows: int) -> Canvas:
-    return Canvas(WIDTH, 62 + 30 * rows)
-
-
-def _interval(axes: Axes, low: float, high: float, row: Number, colour: str) -> None:
-    axes.plot([low, high], [row, row], color=colour, linewidth=1.6, alpha=0.6)
-
-
-def _estimate(axes: Axes, estimate: Estimate, row: Number, colour: str) -> None:
-    _interval(axes, estimate.low, estimate.high, row, colour)
-    axes.plot([estimate.mean], [row], "o", color=colour, markersize=7)
-
-
-def _set_apart(axes: Axes, rows: int) -> None:
-    """A rule above the last row, which is a mean."""
-    axes.axhline(rows - 1.5, color=SOFT, linewidth=0.8)
-
-
 def joining_plot(repetition: Repetition, name: str) -> Markup:
     """Balanced accuracy of each site alone and joined, with intervals; the mean last."""
     alone, joined = repetition.scores.site_alone, repetition.scores.site_joined
@@ -68,20 +42,20 @@ def joining_plot(repetition: Repetition, name: str) -> Markup:
     pairs = [(alone.sites[site], joined.sites[site]) for site in sites]
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, [*sites, "mean"])
-        _set_apart(axes, len(sites) + 1)
+        axes = named_rows(figure, [*sites, "mean"])
+        set_last_apart(axes, len(sites) + 1)
         for row, (before, after) in enumerate([*pairs, (alone.mean, joined.mean)]):
             ends = before.balanced_accuracy, after.balanced_accuracy
             axes.plot([end.mean for end in ends], [row - 0.15, row + 0.15], color=SOFT, linewidth=1)
-            _estimate(axes, ends[0], row - 0.15, FIRST)
-            _estimate(axes, ends[1], row + 0.15, SECOND)
-        axes.xaxis.set_major_formatter(_PERCENT)
+            draw_estimate(axes, ends[0], row - 0.15, FIRST)
+            draw_estimate(axes, ends[1], row + 0.15, SECOND)
+        axes.xaxis.set_major_formatter(PERCENT)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
         axes.set_xlabel("balanced accuracy")
 
     return draw(
         paint,
-        _canvas(len(sites) + 1),
+        canvas_of(len(sites) + 1),
         name=name,
         description="balanced accuracy of each site alone and joined; the numbers stand in a table",
     )
@@ -92,8 +66,8 @@ def gain_plot(repetition: Repetition, name: str) -> Markup:
     gains = repetition.gains.joining
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, [*gains.sites, "mean"])
-        _set_apart(axes, len(gains.sites) + 1)
+        axes = named_rows(figure, [*gains.sites, "mean"])
+        set_last_apart(axes, len(gains.sites) + 1)
         axes.axvline(0, color=INK, linewidth=1)
         for row, gain in enumerate([*gains.sites.values(), gains.mean]):
             _gain(axes, gain, row)
@@ -103,14 +77,14 @@ def gain_plot(repetition: Repetition, name: str) -> Markup:
 
     return draw(
         paint,
-        _canvas(len(gains.sites) + 1),
+        canvas_of(len(gains.sites) + 1),
         name=name,
         description="gain of joining by site; the numbers stand in a table",
     )
 
 
 def _gain(axes: Axes, gain: Difference, row: int) -> None:
-    _interval(axes, gain.low, gain.high, row, THIRD)
+    draw_interval(axes, gain.low, gain.high, row, THIRD)
     axes.plot([gain.difference], [row], "D", color=THIRD, markersize=6)
 
 
@@ -126,16 +100,16 @@ def sets_plot(scores: Scores, name: str) -> Markup:
     }
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, list(rows))
+        axes = named_rows(figure, list(rows))
         for row, (measures, colour) in enumerate(rows.values()):
-            _estimate(axes, measures.balanced_accuracy, row, colour)
-        axes.xaxis.set_major_formatter(_PERCENT)
+            draw_estimate(axes, measures.balanced_accuracy, row, colour)
+        axes.xaxis.set_major_formatter(PERCENT)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
         axes.set_xlabel("balanced accuracy")
 
     return draw(
         paint,
-        _canvas(len(rows)),
+        canvas_of(len(rows)),
         name=name,
         description="balanced accuracy of all sets; the numbers stand in the table below",
     )
@@ -145,7 +119,7 @@ def bytes_plot(sites: Sequence[SiteFigures], name: str) -> Markup:
     """Sealed bytes of each site against the bytes of its real images, on a log axis."""
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, [site.name for site in sites])
+        axes = named_rows(figure, [site.name for site in sites])
         axes.set_xscale("log")
         for row, site in enumerate(sites):
             ends = [max(1, site.sealed_bytes), max(1, site.real_bytes)]
@@ -160,7 +134,7 @@ def bytes_plot(sites: Sequence[SiteFigures], name: str) -> Markup:
 
     return draw(
         paint,
-        _canvas(len(sites)),
+        canvas_of(len(sites)),
         name=name,
         description="sealed bytes and bytes of the real images by site, as in the table",
     )
@@ -176,7 +150,7 @@ def stages_plot(seconds: Seconds, name: str) -> Markup:
     }
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, list(stages))
+        axes = named_rows(figure, list(stages))
         axes.barh(range(len(stages)), list(stages.values()), height=0.5, color=SECOND)
         for row, value in enumerate(stages.values()):
             axes.annotate(
@@ -193,7 +167,7 @@ def stages_plot(seconds: Seconds, name: str) -> Markup:
 
     return draw(
         paint,
-        _canvas(len(stages)),
+        canvas_of(len(stages)),
         name=name,
         description="time of the stages, as in the table",
     )
@@ -244,4 +218,4 @@ def _consistency(report: StudyReport) -> Markup | None:
 def _curve_title(report: StudyReport, site: SiteFigures) -> str:
     several = len(report.repetitions) > 1
     seed = f", seed {report.repetitions[site.repetition].seed}" if several else ""
-    return _short(site.name) + seed
+    return short(site.name) + seed

@@ -10,45 +10,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fedcondense.config.scenario import ReleaseMode
-from fedcondense.research.figures import Amount, Difference, Estimate, Figures, Share
+from fedcondense.files.environment import RunEnvironment
+from fedcondense.files.figures import Difference, Figures, Share
 from fedcondense.research.optional_schema import Consistency, CrossArchitecture
+from fedcondense.server.report_figures import GlobalSetFigures, Measures, ScoredImages, SetScores
 
 LONGEST_CURVE = 200
-
-
-class Measures(Figures):
-    """How well classifiers do; `confusion` has a row per true class, which sums to 1.
-
-    A class without a test image has the recall None and a row of zeros.
-    """
-
-    balanced_accuracy: Estimate
-    accuracy: Estimate
-    macro_f1: Estimate
-    auroc: Estimate
-    sensitivity_at_90_specificity: Estimate
-    calibration_error: Estimate
-    per_class_recall: dict[str, Share | None]
-    confusion: tuple[tuple[float, ...], ...]
-    networks: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _square(self) -> Measures:
-        classes = len(self.per_class_recall)
-        if [len(row) for row in self.confusion] != [classes] * classes:
-            raise ValueError("confusion: one row and one column for each class of per_class_recall")
-        return self
-
-
-class SetScores(Measures):
-    """Measures of classifiers trained on one set.
-
-    `images` are stored images, `views` the images after partition and expansion that a network
-    sees; both are means where repetitions differ.
-    """
-
-    images: Amount
-    views: Amount
 
 
 class SiteScores(Figures):
@@ -82,15 +49,6 @@ class Gains(Figures):
     joining: Joining
     global_minus_random_real: Difference
     global_minus_random_real_expanded: Difference
-
-
-class ScoredImages(Figures):
-    """The images that scores are read on; `class_counts` names every class of the study."""
-
-    name: str = Field(description="test, validation, or the name of an external set")
-    images: int = Field(ge=1)
-    groups: int = Field(ge=1)
-    class_counts: dict[str, int]
 
 
 class External(Figures):
@@ -155,14 +113,6 @@ class Seconds(Figures):
     total: float = Field(ge=0)
 
 
-class GlobalSetFigures(Figures):
-    """The global synthetic set; `classes` are those that it holds."""
-
-    sha256: str
-    images: int = Field(ge=0)
-    classes: tuple[str, ...]
-
-
 class Repetition(Figures):
     """One partition seed, from dealing the images to the scores."""
 
@@ -212,16 +162,6 @@ class StudyFacts(Figures):
     quorum: int
     digest: str
     seeds: tuple[int, ...]
-
-
-class RunEnvironment(Figures):
-    """Where and when it ran: the hash of the global set is promised for equal ones."""
-
-    versions: dict[str, str]
-    device: str
-    threads: int
-    cpu: str
-    date: str = Field(description="UTC, ISO 8601")
 
 
 class Release(Figures):

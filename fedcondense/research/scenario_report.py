@@ -9,24 +9,19 @@ import numpy as np
 from fedcondense.config.scenario import ReleaseMode, Scenario
 from fedcondense.config.study import Architecture, Study
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.files.environment import this_environment
+from fedcondense.files.galleries import SetPictures
 from fedcondense.research.consistency import mean_consistency
 from fedcondense.research.cross_architecture import cross_figures
-from fedcondense.research.environment import this_environment
 from fedcondense.research.hospitals import ROUND
 from fedcondense.research.repetition import RepetitionRecord, predictions_of
 from fedcondense.research.report_assembly import Circumstances, Pooled, assemble, study_facts
-from fedcondense.research.report_pictures import SetPictures
-from fedcondense.research.report_schema import (
-    External,
-    Release,
-    Repetition,
-    ScoredImages,
-    StudyReport,
-)
+from fedcondense.research.report_schema import External, Release, Repetition, StudyReport
 from fedcondense.research.run_root import RunRoot
 from fedcondense.research.scoring import Scored, pool_repetitions, score
 from fedcondense.server.aggregate import read_global_set
 from fedcondense.server.conclude import held_out
+from fedcondense.server.report_figures import ScoredImages
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
 

@@ -14,6 +14,7 @@ from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.data.loading import load_images
 from fedcondense.data.partition import partition_sites
+from fedcondense.data.problems import naming_files
 from fedcondense.data.split import cut_validation, train_and_test
 from fedcondense.errors import DataError
 from fedcondense.learning.randomness import Seed
@@ -88,7 +89,8 @@ def read_images(scenario: Scenario, *, watch: Watch = silent) -> Images:
     groups stands in for them.
     """
     assert scenario.images is not None, "load_scenario demands images"
-    every = load_images(scenario.images, scenario.image, classes=scenario.classes, watch=watch)
+    with naming_files():
+        every = load_images(scenario.images, scenario.image, classes=scenario.classes, watch=watch)
     train, test = train_and_test(every)
     if scenario.read == "validation":
         train, test = cut_validation(train, VALIDATION_SHARE)
@@ -112,7 +114,8 @@ def _read_external(scenario: Scenario, train: LabeledImages) -> LabeledImages:
         if path.suffix == ".npz"
         else ImageFolder(kind="folder", path=path)
     )
-    images = load_images(source, scenario.image, classes=train.classes)
+    with naming_files():
+        images = load_images(source, scenario.image, classes=train.classes)
     tested = scenario.external.classes or train.classes
     learned = set(train.groups)
     keep = [

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from fedcondense.files.figures import Difference
 from fedcondense.learning.scores import Resampled, TestSet, average, difference, pool, resample
 from fedcondense.research.comparators import ALONE, CEILING, CROSS, JOINED, RANDOM, RANDOM_EXPANDED
-from fedcondense.research.figures import Difference, Estimate
-from fedcondense.research.report_assembly import recalls_of, row_shares
-from fedcondense.research.report_schema import (
-    Gains,
-    Joining,
-    Measures,
-    Scores,
-    SetScores,
-    SiteScores,
-)
+from fedcondense.research.report_schema import Gains, Joining, Scores, SiteScores
 from fedcondense.server.conclude import GLOBAL
+from fedcondense.server.report_figures import (
+    SetScores,
+    measures_of,
+)
 
 SETS = (GLOBAL, CEILING, RANDOM, RANDOM_EXPANDED)
 
@@ -68,12 +64,12 @@ class Scored:
         )
 
     def _of_set(self, name: str, scored: Resampled) -> SetScores:
-        measures = _measures(scored, self.classes).model_dump()
+        measures = measures_of(scored, self.classes).model_dump()
         return SetScores(**measures, images=self.stored[name], views=self.views[name])
 
     def _of_sites(self, kind: str, sites: Mapping[str, Resampled], mean: Resampled) -> SiteScores:
         each = {name: self._of_set(f"{kind}/{name}", scored) for name, scored in sites.items()}
-        return SiteScores(sites=each, mean=_measures(mean, self.classes))
+        return SiteScores(sites=each, mean=measures_of(mean, self.classes))
 
 
 def score(
@@ -171,17 +167,6 @@ def _means(
     for seed, part in repetitions.items():
         found |= {f"{n}, seed {seed}": v for n, v in pick(part).items() if n not in SETS}
     return found
-
-
-def _measures(scored: Resampled, classes: Sequence[str]) -> Measures:
-    shares = row_shares(scored.confusion)
-    estimates = {k: Estimate(**asdict(v)) for k, v in scored.estimates().items()}
-    return Measures(
-        **estimates,
-        per_class_recall=recalls_of(shares, classes),
-        confusion=shares,
-        networks=scored.values.shape[1],
-    )
 
 
 def _gap(one: Resampled, other: Resampled) -> Difference:

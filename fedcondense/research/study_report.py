@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedcondense.files.figures import Difference, Estimate
+from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
-from fedcondense.research.figures import Difference, Estimate
-from fedcondense.research.report_assembly import ARCHITECTURES
-from fedcondense.research.report_pictures import SetPictures, galleries
 from fedcondense.research.report_schema import Repetition, SiteFigures, StudyReport
+from fedcondense.server.report_figures import ARCHITECTURES
 
 PAGE = Page("fedcondense.research", "study_report.html")
 

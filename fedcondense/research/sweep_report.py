@@ -11,9 +11,9 @@ from fedcondense.config.cell_names import headings, method_name
 from fedcondense.config.cells import Cell
 from fedcondense.config.scenario import Scenario
 from fedcondense.config.sweep import Reference, axes_of
-from fedcondense.research.environment import this_environment
-from fedcondense.research.figures import Difference
-from fedcondense.research.report_schema import Gains, Measures, Scores, StudyReport
+from fedcondense.files.environment import this_environment
+from fedcondense.files.figures import Difference
+from fedcondense.research.report_schema import Gains, Scores, StudyReport
 from fedcondense.research.resamples import gap_between
 from fedcondense.research.study_report import read_study_report
 from fedcondense.research.sweep_root import SweepRoot
@@ -28,6 +28,7 @@ from fedcondense.research.sweep_schema import (
     SweepFacts,
     SweepReport,
 )
+from fedcondense.server.report_figures import Measures
 
 
 def sweep_report(scenario: Scenario, cells: Sequence[Cell], root: SweepRoot) -> SweepReport:
@@ -122,7 +123,7 @@ def _figures(cell: Cell, root: SweepRoot, report: StudyReport | None) -> CellFig
     return CellFigures(
         name=cell.name,
         choices=dict(cell.choices),
-        method=method_name(cell.scenario.distill),
+        method=method_name(cell.scenario.distill, cell.scenario.privacy.mode),
         images_per_class=cell.scenario.images_per_class,
         state="done" if report else "failed" if failure else "waiting",
         failure=failure,

@@ -10,8 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedcondense.config.scenario import ReleaseMode
-from fedcondense.research.figures import Amount, Figures
-from fedcondense.research.report_schema import EvaluationFacts, RunEnvironment, ScoredImages
+from fedcondense.files.environment import RunEnvironment
+from fedcondense.files.figures import Amount, Figures
+from fedcondense.research.report_schema import EvaluationFacts
+from fedcondense.server.report_figures import ScoredImages
 
 
 class Failure(Figures):

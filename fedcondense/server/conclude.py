@@ -26,6 +26,7 @@ from fedcondense.learning.scores import TestSet, resample
 from fedcondense.server.aggregate import GlobalSet, aggregate, write_global_set
 from fedcondense.server.classifier import Origin, write_classifier
 from fedcondense.server.opening import discard_opened, open_round
+from fedcondense.server.predictions import write_predictions
 from fedcondense.server.run_directory import RunDirectory
 
 GLOBAL = "global"  # the candidate that is trained on the global synthetic set
@@ -75,6 +76,7 @@ def conclude_round(
     )
     outcome = evaluation(bench, [candidate])[GLOBAL]
     scores = {name: _scores(outcome, name, images, study) for name, images in tests.items()}
+    write_predictions(run.predictions(round_number), outcome.probabilities, tests)
     write_json(run.scores(round_number), scores)
     origin = Origin(len(global_set), len(opened), global_set.sha256, _on_card(scores))
     write_classifier(run.classifier(round_number), outcome.weights, study, origin)

@@ -114,6 +114,7 @@ def _account(contribution: Opened) -> dict[str, Any]:
         "images": payload.shape[0],
         "payload_sha256": payload.sha256,
         "record": contribution.record,
+        "approved_by": [approval.fingerprint for approval in contribution.approvals],
     }
 
 

@@ -5,6 +5,7 @@ Whoever asks for a path gets a path; nothing is created by asking. The opening k
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
@@ -15,6 +16,17 @@ from fedcondense.exchange.run_description import RunDescription, read_descriptio
 from fedcondense.exchange.sealing import Expectation
 from fedcondense.exchange.terms import terms_of
 from fedcondense.files.storage import read_json, write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The raw Ed25519 public keys of an enrolled site: its own, and its data officer's.
+
+    With an officer, nothing of the site counts that this officer has not approved.
+    """
+
+    public: bytes
+    officer: bytes | None = None
 
 
 class RunDirectory:
@@ -63,7 +75,7 @@ class RunDirectory:
 
     @property
     def enrolment_path(self) -> Path:
-        """The allow-list: name of a site → its public signing key in hex."""
+        """The allow-list: name of a site → public keys in hex, `signing_key` and `officer`."""
         return self.path / "enrolment.json"
 
     @property
@@ -125,6 +137,10 @@ class RunDirectory:
         """The folder of the classifier trained on the global synthetic set."""
         return self.round(round) / "classifier"
 
+    def predictions(self, round: int) -> Path:
+        """What the networks of a round predict of the server's own images."""
+        return self.round(round) / "predictions.safetensors"
+
     def scores(self, round: int) -> Path:
         """The scores of the global synthetic set."""
         return self.round(round) / "scores.json"
@@ -158,14 +174,35 @@ class RunDirectory:
         return read_description(self._read(self.description_path))[0]
 
     @property
-    def enrolled(self) -> dict[str, str]:
-        """Name of each enrolled site → its public signing key in hex.
+    def enrolled(self) -> dict[str, Enrolment]:
+        """Name of each enrolled site → its keys.
 
         Raises:
             RunDirectoryError: the allow-list is missing.
         """
         self._read(self.enrolment_path)
-        return dict(read_json(self.enrolment_path))
+        sites = read_json(self.enrolment_path).items()
+        return {
+            site: Enrolment(
+                public=bytes.fromhex(keys["signing_key"]),
+                officer=bytes.fromhex(keys["officer"]) if keys["officer"] else None,
+            )
+            for site, keys in sites
+        }
+
+    def enrol(self, site: str, enrolment: Enrolment) -> None:
+        """Put a site on the allow-list, or its keys in the place of those that stand there."""
+        sites = read_json(self.enrolment_path)
+        officer = enrolment.officer.hex() if enrolment.officer else None
+        keys = {"signing_key": enrolment.public.hex(), "officer": officer}
+        write_json(self.enrolment_path, {**sites, site: keys})
+
+    def expel(self, site: str) -> None:
+        """Take a site off the allow-list: nothing of it is stored or opened any more."""
+        sites = {
+            name: keys for name, keys in read_json(self.enrolment_path).items() if name != site
+        }
+        write_json(self.enrolment_path, sites)
 
     def expectation(self, round: int) -> Expectation:
         """What a contribution to `round` must be; a run takes only its own purpose.
@@ -173,13 +210,14 @@ class RunDirectory:
         Raises:
             RunDirectoryError: a file of the run is missing or changed.
         """
-        description = self.description()
+        description, enrolled = self.description(), self.enrolled
         return Expectation(
             terms=terms_of(self.study()),
             description=description,
             round=round,
             purposes=frozenset({description.purpose}),
-            enrolled={site: bytes.fromhex(public) for site, public in self.enrolled.items()},
+            enrolled={site: keys.public for site, keys in enrolled.items()},
+            officers={site: keys.officer for site, keys in enrolled.items() if keys.officer},
         )
 
     def _read(self, path: Path) -> bytes:

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.distill.checkpoints import NoCheckpoints
 from fedcondense.files.storage import read_arrays, write_arrays
+from fedcondense.learning.randomness import Seed
 
 State = dict[str, torch.Tensor]
 
@@ -51,6 +54,22 @@ class FileCheckpoints:
     def clear(self) -> None:
         """Forget the state; the result is kept elsewhere."""
         self._path.unlink(missing_ok=True)
+
+
+class NothingKept(NoCheckpoints):
+    """Differential privacy: what was drawn with secret noise is never taken up again."""
+
+    def clear(self) -> None:
+        """There is nothing to forget."""
+
+
+def checkpoints_of(
+    path: Path, study: Study, seed: Seed, images: LabeledImages
+) -> FileCheckpoints | NothingKept:
+    """Where the study's distillation of these images keeps its state."""
+    if study.privacy.mode != "none":
+        return NothingKept()
+    return FileCheckpoints(path, identity_of(study.digest, seed.value, images))
 
 
 def identity_of(settings_digest: str, seed: int, images: LabeledImages) -> str:

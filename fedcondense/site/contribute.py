@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
-from fedcondense.data.dataset import without_small_classes
-from fedcondense.data.loading import load_images
-from fedcondense.data.split import training_rows
+from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.methods import distill
-from fedcondense.distill.source import PlainSource
-from fedcondense.errors import TooFewImages
-from fedcondense.exchange.contribution import Payload, Provenance, SyntheticArrays, encode_payload
+from fedcondense.distill.trajectories import Shelf
+from fedcondense.errors import ReleaseRefused
+from fedcondense.exchange.contribution import Payload, Released, SyntheticArrays, decode_payload
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.learning.randomness import Seed
-from fedcondense.privacy.release import decide_release
+from fedcondense.privacy.audit import run_audits
+from fedcondense.privacy.budget import check_request
+from fedcondense.privacy.ledger import PrivacyLedger
+from fedcondense.privacy.release import Evidence, decide_release, judge, record_of
 from fedcondense.progress import Watch, silent
-from fedcondense.site.checkpoint import FileCheckpoints, identity_of
+from fedcondense.site.checkpoint import checkpoints_of
+from fedcondense.site.cohort import Cohort, read_cohort
 from fedcondense.site.experts import experts_of
-from fedcondense.site.state import RoundState, local_figures
+from fedcondense.site.local_page import keep_likenesses, write_page
+from fedcondense.site.officer import approvals_for
+from fedcondense.site.payload import as_it_would_leave, payload_of
+from fedcondense.site.plan import access_of, planned_mechanisms
+from fedcondense.site.sources import open_source
+from fedcondense.site.state import Outlay, RoundState, local_figures
 
 
 def contribute(
@@ -36,60 +44,150 @@ def contribute(
     """What this site answers to a request: a sealed contribution.
 
     The same request is answered with the same bytes and without another look at an image; another
-    run of the same study and round is sealed anew from the same set.
+    run of the same study and round is sealed anew from the same set. What was refused stays so.
 
     Raises:
+        BudgetExhausted: the site's ledger does not allow the study; no image was read.
         ReleaseRefused: the gate refused; nothing leaves.
+        ApprovalMissing: the data officer has not signed; nothing leaves.
         FedcondenseError: the images cannot be used, or the distillation failed.
     """
     state = RoundState(site.state, study.digest, request.round)
     with state.lock():
-        if not state.finished():
-            condense(site, study, state, round_number=request.round, watch=watch)
-        released = decide_release(payload_of(state, study), study=study, mode=mode)
-        state.keep_record(released.record)
-        key = SigningKey.load(site.state / "keys" / "signing.key")
+        if mode is ReleaseMode.ENFORCED:
+            state.demand_no_refusal()
+        path = HospitalPath(site, study, state, request.round, watch)
+        released = path.walk(mode)
+        approvals = approvals_for(site, state, released.payload.sha256)
+        key = SigningKey.load(site.signing_key)
         return state.sealed_once(
-            request.description.run, lambda: seal(released, request, site.name, study, key)
+            request.description.run,
+            lambda: seal(released, request, site.name, study, key, approvals=approvals),
         )
 
 
-def condense(
-    site: SiteConfig, study: Study, state: RoundState, *, round_number: int, watch: Watch = silent
-) -> None:
-    """Read the site's images, distill them, and keep the set in the site's own state."""
-    began = time.time()
-    images = load_images(site.images, study.image, classes=study.classes, watch=watch)
-    least = max(study.images_per_class, site.release.min_patients_per_class)
-    train, left_out = without_small_classes(training_rows(images), least)
-    if len(train) == 0:
-        raise TooFewImages(
-            f"no class has {least} patients or more at this site",
-            hint="this site cannot take part, or may lower release.min_patients_per_class",
+def preview(site: SiteConfig, study: Study, *, round: int, watch: Watch = silent) -> Released:
+    """Do all that `contribute` does, and send nothing; after a refusal, try another set.
+
+    Raises:
+        ReleaseRefused: the gate refused, or no further attempt is allowed.
+        FedcondenseError: as `contribute`.
+    """
+    state = RoundState(site.state, study.digest, round)
+    with state.lock():
+        state.begin_anew(site.release.attempts)
+        return HospitalPath(site, study, state, round, watch).walk(ReleaseMode.ENFORCED)
+
+
+@dataclass
+class HospitalPath:
+    """The stations from images to a decision, each taken once for a set."""
+
+    site: SiteConfig
+    study: Study
+    state: RoundState
+    round: int
+    watch: Watch = silent
+    cohort: Cohort | None = None
+
+    def walk(self, mode: ReleaseMode) -> Released:
+        """Condense, encode, audit, decide.
+
+        Raises:
+            ReleaseRefused: the gate refused.
+        """
+        ledger = PrivacyLedger.open(self.site.ledger_folder, self.site.population, self.site.ledger)
+        if not self.state.finished():
+            self.condense(ledger)
+        payload = payload_of(self.state, self.study)
+        if self.state.audits(payload.sha256) is None:
+            self.audit(payload, ledger)
+        return self.decide(payload, mode)
+
+    def condense(self, ledger: PrivacyLedger) -> None:
+        """Pay, read the images, distill them, and keep the set in the site's own state."""
+        site, study, began = self.site, self.study, time.time()
+        check_request(study.privacy, site.declared, site.ledger)
+        charged = planned_mechanisms(site, study)
+        paid = ledger.charge(charged, access_of(study, self.round))  # before an image is opened
+        train = self.images().train
+        seed = self.seed()
+        grant = open_source(site, study, train, charged, seed, watch=self.watch)
+        checkpoints = checkpoints_of(self.state.checkpoint, study, seed, train)
+        synthetic = distill(
+            grant.source,
+            study,
+            seed=seed,
+            watch=self.watch,
+            checkpoints=checkpoints,
+            experts=grant.experts or experts_of(site, study, train, seed),
         )
-    source = PlainSource(train.images, train.labels, study.image, device=site.device)
-    checkpoints = FileCheckpoints(state.checkpoint, identity_of(study.digest, site.seed, train))
-    seed = Seed(site.seed).child(f"round-{round_number}")
-    synthetic = distill(
-        source,
-        study,
-        seed=seed,
-        watch=watch,
-        checkpoints=checkpoints,
-        experts=experts_of(site, study, train, seed),
-    )
-    state.keep(synthetic, local_figures(train, left_out, synthetic, began))
-    checkpoints.clear()
+        ledger.finish(paid)
+        figures = local_figures(train, synthetic, began)
+        self.state.keep(synthetic, figures, Outlay(paid, grant.accesses()))
+        checkpoints.clear()
 
+    def audit(self, payload: Payload, ledger: PrivacyLedger) -> None:
+        """Attack the bytes that would leave, at home; of what is found only verdicts leave."""
+        arrays = decode_payload(payload)
+        kept = tuple(sorted(set(arrays.labels.tolist())))
+        with ledger.rehearsal("audits", study=self.study.digest, round=self.round):
+            cohort = self.images().of_classes(kept)
+            audits = run_audits(
+                arrays,
+                payload_sha256=payload.sha256,
+                study=self.study,
+                train=cohort.train,
+                held_out=cohort.held_out,
+                policy=self.site.release,
+                redistill=self.redistill,
+                seed=self.seed().child("audits"),
+                watch=self.watch,
+            )
+            keep_likenesses(self.state, payload, self.study, cohort.train)
+        self.state.keep_audits(audits)
 
-def payload_of(state: RoundState, study: Study) -> Payload:
-    """The very bytes that would leave, encoded from the kept set."""
-    kept = state.synthetic()
-    rate = kept.get("student_rate")
-    arrays = SyntheticArrays(
-        images=kept["images"],
-        labels=kept["labels"].astype("uint8"),
-        soft=kept.get("soft"),
-        student_rate=None if rate is None else float(rate),
-    )
-    return encode_payload(arrays, Provenance.of(study, state.figures().left_out), study)
+    def decide(self, payload: Payload, mode: ReleaseMode) -> Released:
+        """Ask the gate, and write the page that the data officer reads, whatever it says."""
+        outlay = self.state.outlay()
+        evidence = Evidence(
+            policy=self.site.release,
+            audits=self.state.audits(payload.sha256),
+            paid=outlay.paid,
+            accesses=outlay.accesses,
+            declared=self.site.declared,
+            round=self.round,
+            attempts=self.state.attempt,
+        )
+        facts = judge(payload, self.study, evidence)
+        record = record_of(payload, self.study, facts, mode=mode)
+        self.state.keep_record(record)
+        write_page(self.site, self.study, self.state, payload, record)
+        try:
+            return decide_release(payload, study=self.study, mode=mode, evidence=evidence)
+        except ReleaseRefused:
+            self.state.keep_refusal(facts.refusals)
+            raise
+
+    def redistill(self, images: LabeledImages, seed: Seed) -> SyntheticArrays:
+        """Condense a part of the images in the same way, for shadows of the audits.
+
+        It is charged to nobody: what comes out never leaves.
+        """
+        charged = planned_mechanisms(self.site, self.study)
+        grant = open_source(self.site, self.study, images, charged, seed)
+        experts = grant.experts or Shelf()
+        synthetic = distill(grant.source, self.study, seed=seed, experts=experts)
+        return as_it_would_leave(synthetic, self.study)
+
+    def images(self) -> Cohort:
+        """The site's images, read once."""
+        if self.cohort is None:
+            self.cohort = read_cohort(self.site, self.study, watch=self.watch)
+        return self.cohort
+
+    def seed(self) -> Seed:
+        """Start and sampling of this round and attempt; never of noise."""
+        seed = Seed(self.site.seed).child(f"round-{self.round}")
+        attempt = self.state.attempt
+        return seed if attempt == 1 else seed.child(f"attempt-{attempt}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.synthetic import SyntheticSet
+from fedcondense.errors import ReleaseRefused
+from fedcondense.exchange.approval import Approval
 from fedcondense.files.storage import (
     read_arrays,
     read_json,
@@ -22,7 +26,21 @@ from fedcondense.files.storage import (
     write_atomically,
     write_json,
 )
+from fedcondense.privacy.findings import Audits
+from fedcondense.privacy.receipt import Paid
 from fedcondense.progress import peak_megabytes
+
+# what one set has; put aside with it when it is refused and another is tried
+_OF_AN_ATTEMPT = (
+    "figures.json",  # first: without it no set counts as finished
+    "synthetic.safetensors",
+    "paid.json",
+    "audits.json",
+    "likenesses.safetensors",
+    "release-record.json",
+    "approval.json",
+    "preview.html",
+)
 
 
 class LocalFigures(BaseModel):
@@ -44,6 +62,27 @@ class LocalFigures(BaseModel):
     began: float
     seconds: float
     peak_megabytes: float
+
+
+@dataclass(frozen=True)
+class Outlay:
+    """What a set was paid with, and how often its method asked for anything of patients."""
+
+    paid: Paid
+    accesses: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For `paid.json`."""
+        return {"accesses": self.accesses, "paid": self.paid.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Outlay:
+        """What `to_json` wrote.
+
+        Raises:
+            LedgerError: it is something else.
+        """
+        return cls(Paid.from_json(value["paid"]), int(value["accesses"]))
 
 
 class RoundState:
@@ -81,8 +120,65 @@ class RoundState:
         finally:
             os.close(descriptor)
 
-    def keep(self, synthetic: SyntheticSet, figures: LocalFigures) -> None:
-        """Keep a finished set with its start; the figures, written last, mark it as whole."""
+    @property
+    def attempt(self) -> int:
+        """The number of the set that is condensed or kept, from 1."""
+        return len(self._refused()) + 1
+
+    def begin_anew(self, most: int) -> None:
+        """Put a refused set aside, so that another can be condensed.
+
+        Raises:
+            ReleaseRefused: the site allows no further attempt.
+        """
+        if not self.refusals():
+            return
+        if self.attempt >= most:
+            raise ReleaseRefused(
+                f"{most} sets of this round were refused, no more are looked at",
+                hint="change the study with the others; release.attempts is the site's own limit",
+            )
+        aside = self.folder / f"attempt-{self.attempt}"
+        aside.mkdir(mode=0o700, exist_ok=True)
+        for name in _OF_AN_ATTEMPT:
+            if (self.folder / name).exists():
+                (self.folder / name).rename(aside / name)
+        # last: until it is gone, the attempt counts as the refused one
+        (self.folder / "refusal.json").rename(aside / "refusal.json")
+
+    def demand_no_refusal(self) -> None:
+        """A refused set stays refused: whoever asks again learns nothing more.
+
+        Raises:
+            ReleaseRefused: the gate refused the kept set.
+        """
+        if refusals := self.refusals():
+            raise ReleaseRefused(
+                f"nothing is released: {', '.join(refusals)}",
+                hint="the site's own `preview` may try another set",
+            )
+
+    def keep_refusal(self, refusals: Sequence[str]) -> None:
+        """Keep why the gate refused the set."""
+        write_json(self.folder / "refusal.json", {"refusals": list(refusals)})
+
+    def refusals(self) -> tuple[str, ...]:
+        """Why the gate refused the kept set; empty if it did not, or was not asked."""
+        path = self.folder / "refusal.json"
+        return tuple(read_json(path)["refusals"]) if path.exists() else ()
+
+    def _refused(self) -> list[Path]:
+        return list(self.folder.glob("attempt-*/refusal.json"))
+
+    def keep(
+        self, synthetic: SyntheticSet, figures: LocalFigures, outlay: Outlay | None = None
+    ) -> None:
+        """Keep a finished set with its start; the figures, written last, mark it as whole.
+
+        `outlay` is what it was paid with. A set that never faces a gate may have none.
+        """
+        if outlay is not None:
+            write_json(self.folder / "paid.json", outlay.to_json())
         arrays = {
             "images": synthetic.images.cpu().numpy(),
             "labels": synthetic.labels.cpu().numpy(),
@@ -117,19 +213,62 @@ class RoundState:
         """Keep the newest release record of the set."""
         write_json(self.folder / "release-record.json", record)
 
+    def has_record(self) -> bool:
+        """Whether the gate was asked."""
+        return (self.folder / "release-record.json").exists()
+
     def record(self) -> dict[str, Any]:
         """The kept release record."""
         return dict(read_json(self.folder / "release-record.json"))
+
+    def outlay(self) -> Outlay:
+        """What the kept set was paid with."""
+        return Outlay.from_json(read_json(self.folder / "paid.json"))
+
+    def keep_audits(self, audits: Audits) -> None:
+        """Keep all that was found on the payload; it stays here."""
+        write_atomically(
+            self.folder / "audits.json", json.dumps(audits.to_json(), indent=1).encode()
+        )
+
+    def audits(self, payload_sha256: str) -> Audits | None:
+        """What was found on the payload of this digest, if it was audited."""
+        path = self.folder / "audits.json"
+        found = Audits.from_json(json.loads(path.read_bytes())) if path.exists() else None
+        return found if found and found.payload_sha256 == payload_sha256 else None
+
+    def keep_approval(self, approval: Approval, officer: bytes) -> None:
+        """Keep the data officer's approval with the public key that gave it."""
+        value = {"approval": asdict(approval), "officer": officer.hex()}
+        write_json(self.folder / "approval.json", value)
+
+    def approval(self) -> tuple[Approval, bytes] | None:
+        """The kept approval and the public key that gave it."""
+        path = self.folder / "approval.json"
+        if not path.exists():
+            return None
+        value = read_json(path)
+        return Approval(**value["approval"]), bytes.fromhex(value["officer"])
+
+    @property
+    def likenesses(self) -> Path:
+        """The pictures of the set most like a patient's; for local eyes only."""
+        return self.folder / "likenesses.safetensors"
+
+    @property
+    def page(self) -> Path:
+        """The page that the data officer reads."""
+        return self.folder / "preview.html"
 
     def figures(self) -> LocalFigures:
         """The kept figures."""
         return LocalFigures.model_validate_json(self._figures.read_bytes())
 
 
-def local_figures(
-    train: LabeledImages, left_out: tuple[str, ...], synthetic: SyntheticSet, began: float
-) -> LocalFigures:
+def local_figures(train: LabeledImages, synthetic: SyntheticSet, began: float) -> LocalFigures:
     """The figures of a condensation that ends now."""
+    made = set(synthetic.labels.tolist())
+    left_out = tuple(name for label, name in enumerate(train.classes) if label not in made)
     counts = zip(train.classes, train.counts().tolist(), strict=True)
     return LocalFigures(
         images=len(train),

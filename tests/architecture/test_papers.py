@@ -31,6 +31,8 @@ PLACES = re.compile(
 # Tests that look for the very words.
 LISTS = {
     "tests/architecture/test_papers.py",
+    "tests/docs/test_words.py",
+    "tests/kits/words_kit.py",
     "tests/privacy/test_release.py",
     "tests/research/test_study_report.py",
 }

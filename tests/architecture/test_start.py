@@ -29,6 +29,19 @@ LIGHT = [
     "fedcondense.server.run_directory",
     "fedcondense.cli.simulate",
     "fedcondense.flower.server_app",
+    "fedcondense.cli.server",
+    "fedcondense.flower.deployment",
+    "fedcondense.flower.server_status",
+    "fedcondense.flower.superlink_process",
+    "fedcondense.server.current_run",
+    "fedcondense.server.enrolment",
+    "fedcondense.server.foundation",
+    "fedcondense.flower.hops",
+    "fedcondense.flower.installed_app",
+    "fedcondense.flower.site_status",
+    "fedcondense.flower.supernode",
+    "fedcondense.site.doctor",
+    "fedcondense.site.enrolment",
 ]
 IMPORT_EACH = """
 import importlib, json, sys

@@ -82,7 +82,7 @@ def test_no_images_named_is_a_settings_error(run):
     assert code == 2
     assert lines == [
         "error FC101: tiny.toml: images: no images are named",
-        "hint: add --data PATH (a folder of class folders, or an npz), or an [images] table",
+        "hint: add --data PATH (class folders, a CSV file or an npz), or an [images] table",
     ]
 
 

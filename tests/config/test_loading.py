@@ -100,7 +100,7 @@ def test_an_unknown_kind_of_images_is_answered_with_the_known_ones():
 
     assert error.message == (
         "study.toml: images: Input tag 'zip' found using 'kind' does not match any of the "
-        "expected tags: 'folder', 'npz', 'phantoms'"
+        "expected tags: 'folder', 'csv', 'npz', 'phantoms'"
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import ReleaseMode, Scenario, load_scenario, scenario_toml
-from fedcondense.config.site import ImageFolder, ImageNpz, Phantoms
+from fedcondense.config.site import ImageCsv, ImageFolder, ImageNpz, Phantoms
 from fedcondense.config.study import Study
 from fedcondense.config.synthesis import Family
 from fedcondense.errors import SettingsError
@@ -107,7 +107,13 @@ def test_every_default_is_written_out():
     written = tomllib.loads(scenario_toml(scenario()))
 
     assert written["release"] == "enforced"
-    assert written["site"] == {"min_patients_per_class": 100}
+    assert written["site"] == {
+        "attempts": 2,
+        "audits": "quick",
+        "held_out": 0.2,
+        "min_patients_per_class": 100,
+        "needs_approval": False,
+    }
     assert written["distill"]["image_rate"] == 5.0
 
 
@@ -143,6 +149,14 @@ def test_an_absolute_path_stays_as_it_is(tmp_path):
     assert loaded.images == ImageFolder(kind="folder", path=Path("/data"))
 
 
+def test_the_root_of_a_csv_file_is_relative_to_the_scenario(tmp_path):
+    text = SHORT_TEXT + '[images]\nkind = "csv"\npath = "a.csv"\nroot = "films"\n'
+
+    loaded = load_scenario(written(tmp_path, text))
+
+    assert loaded.images == ImageCsv(kind="csv", path=tmp_path / "a.csv", root=tmp_path / "films")
+
+
 def test_a_scenario_may_be_named_relative_to_the_working_directory(tmp_path, monkeypatch):
     written(tmp_path, SHORT_TEXT + '[images]\nkind = "folder"\npath = "a"\n')
     monkeypatch.chdir(tmp_path)
@@ -161,9 +175,11 @@ def test_given_data_replaces_the_images_and_is_relative_to_the_working_directory
     monkeypatch.chdir(tmp_path / "elsewhere")
 
     archive, folder = load_scenario(path, Path("a.npz")), load_scenario(path, Path("b"))
+    table = load_scenario(path, Path("c.csv"))
 
     assert archive.images == ImageNpz(kind="npz", path=tmp_path / "elsewhere/a.npz")
     assert folder.images == ImageFolder(kind="folder", path=tmp_path / "elsewhere/b")
+    assert table.images == ImageCsv(kind="csv", path=tmp_path / "elsewhere/c.csv")
 
 
 def test_a_scenario_without_images_says_how_to_name_them(tmp_path):
@@ -172,7 +188,7 @@ def test_a_scenario_without_images_says_how_to_name_them(tmp_path):
 
     assert caught.value.message == "quick.toml: images: no images are named"
     assert caught.value.hint == (
-        "add --data PATH (a folder of class folders, or an npz), or an [images] table"
+        "add --data PATH (class folders, a CSV file or an npz), or an [images] table"
     )
 
 

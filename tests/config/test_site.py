@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedcondense.config.loading import parse_settings
-from fedcondense.config.site import ImageFolder, ImageNpz, Phantoms, SiteConfig
+from fedcondense.config.site import BurnedIn, ImageCsv, ImageFolder, ImageNpz, Phantoms, SiteConfig
 from fedcondense.errors import SettingsError
 
 VALUES = {
@@ -36,12 +36,21 @@ def test_a_site_has_these_defaults():
         ({"kind": "npz", "path": "a.npz"}, ImageNpz(kind="npz", path=Path("a.npz"))),
         ({"kind": "folder", "path": "a"}, ImageFolder(kind="folder", path=Path("a"))),
         (
+            {"kind": "folder", "path": "a", "burned_in": "unstated"},
+            ImageFolder(kind="folder", path=Path("a"), burned_in=BurnedIn.UNSTATED),
+        ),
+        ({"kind": "csv", "path": "a.csv"}, ImageCsv(kind="csv", path=Path("a.csv"), root=None)),
+        (
+            {"kind": "csv", "path": "a.csv", "root": "films"},
+            ImageCsv(kind="csv", path=Path("a.csv"), root=Path("films")),
+        ),
+        (
             {"kind": "phantoms"},
             Phantoms(kind="phantoms", images_per_class=300, scanners=3, size=64, seed=0),
         ),
     ],
 )
-def test_images_come_from_one_of_three_kinds_of_source(images, source):
+def test_images_come_from_one_of_four_kinds_of_source(images, source):
     assert site(images=images).images == source
 
 

@@ -223,10 +223,6 @@ def test_what_is_no_axis_is_refused(sweep, said):
         ({"quorum": [2, 9]}, "toy: cell quorum = 9: quorum: 9 of 4 sites can never be met"),
         ({"nonsense": [1]}, "toy: cell nonsense = 1: nonsense: Extra inputs are not permitted"),
         (
-            {"distill": {"start": ["noise", "real"]}},
-            'toy: cell distill.start = "real": what starts from real images is refused',
-        ),
-        (
             {"distill": [{"method": "idm"}, {"method": "idm", "preset": "short"}]},
             "are the same scenario",
         ),

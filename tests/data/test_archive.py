@@ -192,13 +192,14 @@ _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
     labels=st.lists(st.integers(0, 2), min_size=4, max_size=4),
     sites=st.none() | st.tuples(_TEXT, _TEXT, _TEXT, _TEXT),
     splits=st.none() | st.just(("test", "", "train", "")),
+    patients=st.none() | st.tuples(_TEXT, _TEXT, _TEXT, _TEXT),
 )
-def test_what_was_saved_is_read(tmp_path_factory, labels, sites, splits):
+def test_what_was_saved_is_read(tmp_path_factory, labels, sites, splits, patients):
     path = tmp_path_factory.mktemp("archive") / "images.npz"
     pixels = torch.arange(4 * 16 * 16).view(4, 1, 16, 16).to(torch.uint8)
     classes = ("Normal", "Viral Pneumonia", "nobody")
     images = LabeledImages(
-        pixels, torch.tensor(labels), classes, ("g", "h", "g", "i"), sites, splits
+        pixels, torch.tensor(labels), classes, ("g", "h", "g", "i"), sites, splits, patients
     )
     save_images(images, path)
 
@@ -208,6 +209,7 @@ def test_what_was_saved_is_read(tmp_path_factory, labels, sites, splits):
     assert torch.equal(read.labels, images.labels)
     assert (read.classes, read.groups) == (images.classes, images.groups)
     assert (read.sites, read.splits) == (images.sites, images.splits)
+    assert read.patients == images.patients
 
 
 def test_saved_images_are_for_their_owner_alone(tmp_path, write_archive):

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fedcondense.data.dataset import LabeledImages, groups_by_class, without_small_classes
+from fedcondense.data.dataset import (
+    LabeledImages,
+    crossing_groups,
+    groups_by_class,
+    without_small_classes,
+)
 
 
 def _images(labels: list[int], groups: str, classes: tuple[str, ...]) -> LabeledImages:
@@ -20,6 +27,7 @@ def test_selected_rows_keep_all_their_columns():
         images.groups,
         ("s", "t", "u"),
         ("", "", "test"),
+        ("p", "", "q"),
     )
 
     chosen = images.select(torch.tensor([2, 1]))
@@ -27,6 +35,7 @@ def test_selected_rows_keep_all_their_columns():
     assert chosen.images[:, 0, 0, 0].tolist() == [2, 1]
     assert chosen.labels.tolist() == [0, 1]
     assert (chosen.groups, chosen.sites, chosen.splits) == (("c", "b"), ("u", "t"), ("test", ""))
+    assert chosen.patients == ("q", "")
 
 
 def test_counts_include_classes_without_images():
@@ -35,6 +44,15 @@ def test_counts_include_classes_without_images():
 
 def test_a_group_counts_by_the_class_of_its_first_image():
     assert groups_by_class(_images([1, 0, 0], "aab", ("x", "y"))) == [["b"], ["a"]]
+
+
+def test_groups_on_both_sides_of_the_given_split_cross_it():
+    images = _images([0, 1, 0, 1, 0], "aabbc", ("x", "y"))
+    assert crossing_groups(images) == []
+
+    split = replace(images, splits=("train", "", "test", "train", "test"))
+
+    assert crossing_groups(split) == ["b"]
 
 
 def test_columns_of_another_length_are_a_mistake_of_ours():

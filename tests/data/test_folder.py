@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedcondense.config.site import ImageFolder
 from fedcondense.config.study import ImageSpec
 from fedcondense.data.dataset import LabeledImages
-from fedcondense.data.folder import read_folder
+from fedcondense.data.folder import list_folder
+from fedcondense.data.problems import naming_files
+from fedcondense.data.sources import Grouping, Reader
 from fedcondense.errors import DataError
 from fedcondense.progress import silent
 
@@ -19,12 +22,17 @@ def _film(path: Path, grey: int = 100) -> None:
 
 
 def _read(path: Path, classes: tuple[str, ...] | None = None) -> LabeledImages:
-    return read_folder(path, ImageSpec(size=16), classes, silent)
+    reader = Reader(ImageSpec(size=16), silent, grouping=Grouping.PATIENTS)
+    return reader.read(ImageFolder(kind="folder", path=path), classes).images
+
+
+def _names(path: Path) -> list[str]:
+    return [file.name for file in list_folder(path, None).files]
 
 
 def _message(path: Path) -> str:
     with pytest.raises(DataError) as caught:
-        _read(path)
+        list_folder(path, None)
     assert caught.value.code == "FC202"
     assert caught.value.hint
     return caught.value.message
@@ -93,16 +101,6 @@ def test_a_study_chooses_the_class_folders_and_their_order(tmp_path):
     assert images.labels.tolist() == [0, 2]
 
 
-def test_progress_reaches_the_number_of_images(tmp_path):
-    for name in ("COVID/1.png", "Normal/2.png"):
-        _film(tmp_path / name)
-    steps = []
-
-    read_folder(tmp_path, ImageSpec(size=16), None, steps.append)
-
-    assert [(step.done, step.total) for step in steps] == [(1, 2), (2, 2)]
-
-
 def test_a_missing_folder_is_refused(tmp_path):
     assert _message(tmp_path / "nowhere") == "nowhere: no such file or directory"
 
@@ -132,27 +130,43 @@ def test_images_deeper_down_are_refused_not_skipped(tmp_path):
     for name in ("COVID/1.png", "Normal/2.png", "Normal/patient-7/3.png"):
         _film(tmp_path / name)
 
-    assert _message(tmp_path) == "Normal/patient-7: images in a folder that is not read"
+    assert _message(tmp_path) == "images in a folder that is not read"
+    with pytest.raises(DataError) as caught, naming_files():
+        list_folder(tmp_path, None)
+    assert caught.value.message == "Normal/patient-7: images in a folder that is not read"
 
 
-def test_unreadable_images_are_counted_and_the_first_three_named(tmp_path):
-    for number in range(3):
-        _film(tmp_path / f"Normal/{number}.png")
-    for number in range(4):
-        path = tmp_path / f"COVID/{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+def test_rows_are_numbered_from_one_in_the_order_of_classes_and_names(tmp_path):
+    for name in ("b/1.png", "A/2.png", "A/1.png"):
+        _film(tmp_path / name)
 
-    assert _message(tmp_path) == (
-        "4 of 7 images cannot be read: COVID/0.png: the file is empty; "
-        "COVID/1.png: the file is empty; COVID/2.png: the file is empty"
-    )
+    files = list_folder(tmp_path, None).files
+
+    assert [(file.row, file.name) for file in files] == [
+        (1, "A/1.png"),
+        (2, "A/2.png"),
+        (3, "b/1.png"),
+    ]
 
 
-def test_a_kind_of_image_that_is_not_read_is_refused_not_skipped(tmp_path):
+def test_kinds_of_images_that_are_not_read_are_listed_not_skipped(tmp_path):
     _film(tmp_path / "Normal/1.png")
-    (tmp_path / "Normal/2.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    for name in ("2.dcm", "3.gif", "4.jp2", "notes.txt"):
+        (tmp_path / "Normal" / name).touch()
 
-    assert _message(tmp_path) == (
-        "1 of 2 images cannot be read: Normal/2.dcm: not a PNG, JPEG, BMP or TIFF image"
-    )
+    assert _names(tmp_path) == ["Normal/1.png", "Normal/2.dcm", "Normal/3.gif", "Normal/4.jp2"]
+
+
+def test_dicom_files_are_known_by_their_content_whatever_their_names(tmp_path):
+    for name in ("IM000001", "1.2.276.0.7230010", "DICOMDIR"):
+        (tmp_path / "Normal").mkdir(exist_ok=True)
+        (tmp_path / "Normal" / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "Normal/LOCKFILE").write_bytes(bytes(132))
+
+    assert _names(tmp_path) == ["Normal/1.2.276.0.7230010", "Normal/IM000001"]
+
+
+def test_neither_names_nor_paths_show_in_the_listing(tmp_path):
+    _film(tmp_path / "Normal/Mustermann_Erika.png")
+
+    assert "Mustermann" not in repr(list_folder(tmp_path, None))

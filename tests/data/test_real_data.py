@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedcondense.config.scenario import Partition
-from fedcondense.config.site import ImageFolder, ImageNpz
+from fedcondense.config.site import BurnedIn, ImageFolder, ImageNpz
 from fedcondense.config.study import ImageSpec
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.data.loading import load_images
@@ -65,3 +65,20 @@ def test_original_files_of_many_kinds_are_read(real_data):
     assert images.classes == ("Bacterial_Pneumonia", "COVID", "Normal", "Viral_Pneumonia")
     assert images.counts().tolist() == [10] * 4
     assert images.images.float().std(dim=(1, 2, 3)).min() > 5  # no film is blank
+
+
+def test_a_folder_of_dicom_files_without_a_word_on_annotation_is_read_if_allowed(
+    real_data, tmp_path
+):
+    for name, pattern in (("COVID", "1.2.276*"), ("Normal", "*MONOHR1*"), ("Normal", "pydicom*")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (path,) = (real_data / "dicom").glob(pattern)
+        (tmp_path / name / path.name).symlink_to(path)
+    source = ImageFolder(kind="folder", path=tmp_path, burned_in=BurnedIn.UNSTATED)
+
+    images = load_images(source, ImageSpec(size=32))
+
+    # the first two are one film of one patient, the second as its negative
+    assert len(set(images.groups)) == len(set(images.patients or ())) == 2
+    assert images.groups[0] in images.groups[1:]
+    assert images.images.float().std(dim=(1, 2, 3)).min() > 5

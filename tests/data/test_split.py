@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcondense.data.dataset import LabeledImages
-from fedcondense.data.split import cut_validation, train_and_test, training_rows
+from fedcondense.data.split import (
+    cut_held_out,
+    cut_validation,
+    train_and_test,
+    training_rows,
+)
 
 
 def _images(labels: list[int], groups: list[str], splits: list[str] | None = None) -> LabeledImages:
@@ -132,3 +137,31 @@ def test_validation_and_test_are_chosen_independently():
     test = set(train_and_test(images)[1].groups)
 
     assert 3 <= len(validation & test) <= 25  # 12.5 expected by chance
+
+
+@given(columns=_columns(), share=st.floats(0, 0.9))
+def test_no_group_crosses_into_the_held_out_images_and_no_image_is_lost(columns, share):
+    images = _images(*columns)
+
+    rest, held_out = cut_held_out(images, share)
+
+    assert not set(rest.groups) & set(held_out.groups)
+    assert sorted(_numbers(rest) + _numbers(held_out)) == list(range(len(images)))
+
+
+def test_whether_a_group_is_held_out_depends_on_nobody_else():
+    names = [f"g{n}" for n in range(200)]
+    everyone = set(cut_held_out(_images([0] * 200, names), 0.3)[1].groups)
+
+    for left in (1, 50, 199):
+        some = names[:left]
+        found = set(cut_held_out(_images([0] * left, some), 0.3)[1].groups)
+        assert found == everyone & set(some)
+
+
+def test_about_the_share_is_held_out_and_none_at_zero():
+    names = [f"g{n}" for n in range(200)]
+    images = _images([0] * 200, names)
+
+    assert len(cut_held_out(images, 0.0)[1]) == 0
+    assert 20 <= len(cut_held_out(images, 0.2)[1]) <= 60  # binomial: 40 +- 3.5 s.d.

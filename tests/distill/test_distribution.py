@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedcondense.config.study import ImageSpec, NetworkSpec
 from fedcondense.distill import distribution, idm
 from fedcondense.distill.checkpoints import NoCheckpoints
-from fedcondense.distill.distribution import READ_EVERY, Distillation, _reads, draw, objective
+from fedcondense.distill.distribution import Distillation, draw, objective
 from fedcondense.distill.dm import FreshNetworks
+from fedcondense.distill.pixel_descent import READ_EVERY, _reads
 from fedcondense.distill.queue import ExpertQueue
 from fedcondense.errors import DivergedError
 from fedcondense.learning.augment import augment

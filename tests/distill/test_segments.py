@@ -110,3 +110,15 @@ def test_experts_that_learned_nothing_are_a_named_error(shelf):
 
     assert caught.value.message == "no expert learned anything in the epochs that are matched"
     assert caught.value.hint == "raise distill.experts.rate or distill.experts.epochs"
+
+
+def test_where_no_losses_were_recorded_every_window_in_which_an_expert_moved_is_usable():
+    shelf = shelf_of(FALLING, [1.0, 2.0, 3.0, 4.0], FALLING, still=(2,))
+    unrecorded = Shelf()
+    for number in (0, 1, 2):
+        weights = torch.stack([shelf.weights(number, epoch) for epoch in range(5)])
+        unrecorded.keep(number, Expert(weights, Course.unrecorded()))
+
+    segments = segments_of(unrecorded, count=3, epochs=4, span=2, below=3)
+
+    assert segments.usable == [(n, first) for n in (0, 1) for first in (0, 1, 2)]

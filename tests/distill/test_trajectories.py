@@ -74,3 +74,10 @@ def test_a_shelf_gives_back_what_was_put_on_it():
     assert not shelf.has(0)
     assert torch.equal(shelf.weights(4, 2), weights[2])
     assert shelf.course(4) is course
+
+
+def test_a_course_may_be_unrecorded():
+    assert Course(torch.tensor([2.0]), torch.tensor([0.25])).recorded
+
+    assert not Course.unrecorded().recorded
+    assert len(Course.unrecorded().accuracies) == 0

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from wire_kit import Wire, canonical, small_study
+from wire_kit import Wire, canonical, facts_of, small_study
 
 from fedcondense.errors import ContributionRejected, InternalError
 from fedcondense.exchange.contents import decode_body, encode_body, least_contrast
@@ -115,11 +115,10 @@ def test_a_missing_field_is_refused(wire):
         ("payload_sha256", "0" * 64),
         ("study_digest", "0" * 64),
         ("classes_left_out", ["normal"]),
-        ("formal_guarantee", "epsilon 1"),
         ("statement", "Contains nothing personal."),
         ("audits", {"provenance": "refused"}),
         ("audits", {"provenance": "passed", "membership": "passed"}),
-        ("version", 2),
+        ("version", 1),
     ],
 )
 def test_a_record_that_says_something_else_is_refused(wire, field, value):
@@ -154,7 +153,8 @@ def test_a_real_start_that_hides_its_refusal_is_refused_even_in_a_simulation(wir
         small_study(distill={"method": "idm", "start": "real"}), "simulation", keys=wire.keys
     )
     record = simulation.released().record
-    hidden = record | {"refusals": [], "verdict": "passed", "audits": {"provenance": "passed"}}
+    audits = record["audits"] | {"provenance": "passed"}
+    hidden = record | {"refusals": [], "verdict": "passed", "audits": audits}
 
     body = simulation.body(simulation.contents(release_record=hidden))
 
@@ -290,7 +290,8 @@ def test_a_record_with_a_refusal_that_may_not_stand_there_is_refused(wire, words
 
 def test_a_consistent_record_of_a_refusal_is_no_release(wire):
     payload, terms = wire.released().payload, terms_of(wire.study)
-    refused = build_record(payload, terms, purpose="release", refusals=[Refusal.DUPLICATE])
+    facts = facts_of(refusals=(Refusal.DUPLICATE,))
+    refused = build_record(payload, terms, purpose="release", facts=facts)
 
     assert reason_of(wire, wire.body(wire.contents(release_record=refused))) == "record"
 
@@ -299,7 +300,7 @@ def test_a_consistent_record_that_hides_a_real_start_is_refused(wire):
     study = small_study(distill={"method": "idm", "start": "real"})
     simulation = Wire(study, "simulation", keys=wire.keys)
     payload = simulation.released().payload
-    hidden = build_record(payload, terms_of(study), purpose="simulation", refusals=[])
+    hidden = build_record(payload, terms_of(study), purpose="simulation", facts=facts_of())
 
     body = simulation.body(simulation.contents(release_record=hidden))
 
@@ -321,7 +322,7 @@ def test_a_coreset_is_refused_in_a_release_even_if_the_study_asks_for_it(wire, p
     body = wire.body(wire.contents(method="random"))
 
     with pytest.raises(ContributionRejected, match=f": {reason}$"):
-        decode_body(body, purpose, terms)
+        decode_body(body, purpose, terms, round=1)
 
 
 def test_a_real_start_is_refused_in_a_release_even_if_the_study_asks_for_it(wire):
@@ -329,7 +330,7 @@ def test_a_real_start_is_refused_in_a_release_even_if_the_study_asks_for_it(wire
     body = Wire(study, "simulation", keys=wire.keys).body()
 
     with pytest.raises(ContributionRejected, match=r": start$"):
-        decode_body(body, "release", terms_of(study))
+        decode_body(body, "release", terms_of(study), round=1)
 
 
 def test_a_full_body_without_any_padding_is_read_to_its_end(wire):
@@ -350,7 +351,7 @@ def test_a_body_of_another_length_is_refused(wire, change):
     changed = body[:change] if change < 0 else body + b"\0"
 
     with pytest.raises(ContributionRejected, match=r"^contribution rejected: size$"):
-        decode_body(changed, "release", terms_of(wire.study))
+        decode_body(changed, "release", terms_of(wire.study), round=1)
 
 
 def test_a_missing_class_is_allowed_and_named(wire):

@@ -12,6 +12,7 @@ from fedcondense.exchange.keys import (
     OpeningKey,
     Recipient,
     SigningKey,
+    delete_key,
     fingerprint,
     fingerprint_digits,
     verify_signature,
@@ -187,3 +188,26 @@ def _x25519_public(secret: bytes) -> bytes:
     if swap:
         x2, z2 = x3, z3
     return (x2 * pow(z2, p - 2, p) % p).to_bytes(32, "little")
+
+
+def test_a_deleted_key_is_overwritten_and_gone(tmp_path):
+    path, link = tmp_path / "one.key", tmp_path / "link"
+    OpeningKey.generate().save(path)
+    length = path.stat().st_size
+    link.hardlink_to(path)
+
+    delete_key(path)
+    delete_key(path)  # once more is no error
+
+    assert not path.exists()
+    assert link.read_bytes() == bytes(length)
+
+
+def test_a_link_is_not_followed_when_a_key_is_deleted(tmp_path):
+    (tmp_path / "other").write_text("somebody's")
+    (tmp_path / "one.key").symlink_to(tmp_path / "other")
+
+    with pytest.raises(OSError, match="symbolic links"):
+        delete_key(tmp_path / "one.key")
+
+    assert (tmp_path / "other").read_text() == "somebody's"

@@ -8,10 +8,12 @@ from wire_kit import canonical, learning_study, small_study
 from fedcondense.exchange.terms import (
     decimal_number,
     decimal_text,
+    lower_text,
     rate_number,
     rate_text,
     recipe_of,
     terms_of,
+    upper_text,
 )
 
 
@@ -116,3 +118,37 @@ def test_what_is_no_step_size_is_not_written(rate):
 def test_what_is_no_step_size_is_not_read(text):
     with pytest.raises(ValueError, match=r"^not a"):
         rate_number(text)
+
+
+@pytest.mark.parametrize(
+    ("bound", "upper", "lower"),
+    [
+        (8.0, "8", "8"),
+        (7.9961201, "7.99613", "7.99612"),
+        (1e-5, "0.00001", "0.00001"),
+        (1 / 3, "0.333334", "0.333333"),
+        (999_999.0, "999999", "999999"),
+        (1e-14, "0.00000000000001", "0.00000000000001"),
+    ],
+)
+def test_a_bound_travels_with_six_digits_rounded_to_its_own_side(bound, upper, lower):
+    assert (upper_text(bound), lower_text(bound)) == (upper, lower)
+
+
+@given(st.floats(1e-14, 999_999))
+def test_a_rounded_bound_is_a_decimal_string_that_still_bounds(bound):
+    assert decimal_number(lower_text(bound)) <= bound <= decimal_number(upper_text(bound))
+    assert upper_text(decimal_number(upper_text(bound))) == upper_text(bound)
+
+
+def test_an_upper_bound_smaller_than_a_decimal_string_holds_is_the_smallest_one():
+    assert upper_text(0.0) == upper_text(1e-30) == "0.00000000000001"
+
+
+@pytest.mark.parametrize("bound", [-1.0, 1e6, float("inf"), float("nan")])
+def test_what_bounds_nothing_is_not_written(bound):
+    for write in (upper_text, lower_text):
+        with pytest.raises(ValueError, match="not a bound"):
+            write(bound)
+    with pytest.raises(ValueError, match="not a bound"):
+        lower_text(0.0)

@@ -1,6 +1,7 @@
 """The vectors of tests/vectors: fixed keys and bytes that any implementation can run.
 
-They are never edited, only added; docs/ref-contribution-format.md tells how to read them.
+They are not edited, only added; docs/ref-contribution-format.md tells how to read them and of the
+one time that some were written anew.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from wire_kit import frame
 
+from fedcondense.config.privacy import Privacy
 from fedcondense.errors import ContributionRejected, DescriptionRejected
+from fedcondense.exchange.approval import check_approvals
 from fedcondense.exchange.contents import decode_body
 from fedcondense.exchange.keys import OpeningKey, SigningKey, fingerprint, signing_fingerprint
 from fedcondense.exchange.rejection import Reason
@@ -30,6 +34,7 @@ from fedcondense.exchange.terms import Terms
 FOLDER = Path(__file__).parents[1] / "vectors"
 VECTORS = sorted(path for path in FOLDER.glob("*.json") if not path.stem.startswith("context"))
 OF_A_SERVERS_STATE = {Reason.ATTEMPTS, Reason.FULL, Reason.REPLAYED, Reason.DUPLICATE}
+PRIVACY: TypeAdapter[Privacy] = TypeAdapter(Privacy)
 
 Vector = dict[str, Any]
 
@@ -37,7 +42,8 @@ Vector = dict[str, Any]
 def expectation_of(context: Vector) -> Expectation:
     plain = {"soft_labels": False, "learns_rate": False}  # what a context without them means
     values = plain | context["terms"]
-    terms = Terms(**values | {"classes": tuple(values["classes"])})
+    privacy = PRIVACY.validate_json(json.dumps(values.get("privacy", {"mode": "none"})))
+    terms = Terms(**values | {"classes": tuple(values["classes"]), "privacy": privacy})
     return Expectation(
         terms=terms,
         description=RunDescription(
@@ -46,6 +52,7 @@ def expectation_of(context: Vector) -> Expectation:
         round=context["round"],
         purposes=frozenset(context["purposes"]),
         enrolled={site: bytes.fromhex(key) for site, key in context["enrolled"].items()},
+        officers={site: bytes.fromhex(key) for site, key in context.get("officers", {}).items()},
     )
 
 
@@ -82,10 +89,14 @@ def run_blob(vector: Vector, context: Vector) -> None:
 
 
 def run_body(vector: Vector, context: Vector) -> None:
-    terms, contents = expectation_of(context).terms, vector["contents"].encode()
+    expected, contents = expectation_of(context), vector["contents"].encode()
+    terms = expected.terms
     body = len(contents).to_bytes(4, "little") + contents + bytes.fromhex(vector["arrays"])
     padded = edited(body.ljust(terms.body_bytes, b"\0"), vector)
-    payload, _ = decode_body(padded, vector["purpose"], terms)
+    read = decode_body(padded, vector["purpose"], terms, round=context["round"])
+    payload = read.payload
+    if "site" in vector:
+        check_approvals(read.approvals, payload.sha256, expected.officers.get(vector["site"]))
     assert payload.pixels + payload.labels + payload.soft == bytes.fromhex(vector["arrays"])
     assert payload.student_rate == json.loads(contents)["student_lr"]
 

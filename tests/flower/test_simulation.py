@@ -155,7 +155,7 @@ def test_children_get_no_settings_of_flower_or_ray_from_outside(
 
 def test_a_command_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FederationError, match="flower-superlunk is not installed"):
-        simulation._program("flower-superlunk")
+        simulation.program("flower-superlunk")
 
 
 def loads(module: str, heavy: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
-from wire_kit import RUN, payload_of, small_study
+from wire_kit import RUN, decided, payload_of, small_study
 
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.config.site import SiteConfig
@@ -18,7 +18,6 @@ from fedcondense.exchange.keys import OpeningKey, SigningKey
 from fedcondense.exchange.run_description import Request, RunDescription, sign_description
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import read_json, write_json
-from fedcondense.privacy.release import decide_release
 from fedcondense.progress import Step, Watch, silent
 from fedcondense.server.intake import enroll
 from fedcondense.server.run_directory import RunDirectory
@@ -59,9 +58,7 @@ class Repetition:
 
     def sealed(self, site: str) -> bytes:
         """A contribution as the site's own code seals it."""
-        released = decide_release(
-            payload_of(self.study, seed=len(site)), mode=ReleaseMode.ENFORCED, study=self.study
-        )
+        released = decided(payload_of(self.study, seed=len(site)), self.study)
         return seal(released, self.request, site, self.study, self.keys[site])
 
     def settle(self, name: str) -> None:
@@ -120,13 +117,15 @@ def stand_in(
         starts.write(f"{os.getpid()}\n")
     watch(Step("condensing", 1, 2, {"loss": 0.5}))
     time.sleep(float(behaviour["seconds"]))
+    if behaviour.get("length"):
+        return bytes(behaviour["length"])
     if behaviour["raises"] == "DataError":
         raise DataError(f"no image of {PATIENT} can be read", hint=f"look for {PATIENT}")
     if behaviour["raises"]:
         raise ValueError(PATIENT)
     kept = site.state / "kept.sealed"
     if not kept.exists():
-        released = decide_release(payload_of(study, seed=site.seed), mode=mode, study=study)
+        released = decided(payload_of(study, seed=site.seed), study, mode)
         key = SigningKey.load(site.state / "keys" / "signing.key")
         kept.write_bytes(seal(released, request, site.name, study, key))
     return kept.read_bytes()

@@ -13,17 +13,15 @@ from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.errors import FedcondenseError
+from fedcondense.files.environment import this_environment
 from fedcondense.files.storage import write_json
 from fedcondense.learning.scores import TestSet
 from fedcondense.progress import Step, Watch
-from fedcondense.research.environment import this_environment
 from fedcondense.research.report_assembly import Circumstances, Pooled, assemble, study_facts
 from fedcondense.research.report_schema import (
     Gate,
-    GlobalSetFigures,
     Release,
     Repetition,
-    ScoredImages,
     Seconds,
     SiteFigures,
     StudyReport,
@@ -31,6 +29,7 @@ from fedcondense.research.report_schema import (
 from fedcondense.research.resamples import keep_resamples
 from fedcondense.research.run_root import RunRoot
 from fedcondense.research.scoring import Scored, pool_repetitions, score
+from fedcondense.server.report_figures import GlobalSetFigures, ScoredImages
 
 CLASSES = ("COVID", "Normal", "Pneumonia")
 TESTED = 60

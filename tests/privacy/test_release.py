@@ -1,30 +1,56 @@
 from __future__ import annotations
 
+import datetime
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from wire_kit import arrays_of, canonical, learning_study, payload_of, small_study
+from wire_kit import (
+    HEAD,
+    arrays_of,
+    audited,
+    canonical,
+    decided,
+    learning_study,
+    paid_for,
+    payload_of,
+    private_study,
+    row_of,
+    small_study,
+)
 
+import fedcondense
 from fedcondense.config.scenario import ReleaseMode
+from fedcondense.config.site import ReleasePolicy
 from fedcondense.config.synthesis import Start
 from fedcondense.errors import ReleaseRefused
 from fedcondense.exchange.contribution import Payload, Provenance, SyntheticArrays, encode_payload
-from fedcondense.exchange.release_record import Refusal
-from fedcondense.privacy.release import decide_release, provenance_problems
+from fedcondense.exchange.release_record import STUDIED, Refusal, check_record
+from fedcondense.exchange.terms import terms_of
+from fedcondense.privacy.provenance import provenance_problems
 
 STUDY = small_study()
 REAL = small_study(distill={"method": "idm", "start": "real"})
 LEARNING = learning_study()
+PRIVATE = private_study()
+FULL = ReleasePolicy(audits="full")
 FORBIDDEN = ("anonym", "de-identif", "safe", "gdpr", "hipaa", "private", "no patient data leaves")
 
 
-def enforced(payload: Payload, study=STUDY):
-    return decide_release(payload, mode=ReleaseMode.ENFORCED, study=study)
+def enforced(payload: Payload, study=STUDY, **evidence):
+    return decided(payload, study, ReleaseMode.ENFORCED, **evidence)
 
 
-def studied(payload: Payload, study=STUDY):
-    return decide_release(payload, mode=ReleaseMode.STUDY_ONLY, study=study)
+def studied(payload: Payload, study=STUDY, **evidence):
+    return decided(payload, study, ReleaseMode.STUDY_ONLY, **evidence)
+
+
+def reasons(payload: Payload, study=STUDY, **evidence) -> str:
+    with pytest.raises(ReleaseRefused) as refused:
+        enforced(payload, study, **evidence)
+    assert refused.value.exit_code == 3
+    return refused.value.message.removeprefix("nothing is released: ")
 
 
 def claiming(payload: Payload, **claims) -> Payload:
@@ -49,30 +75,29 @@ def test_a_set_from_noise_is_released_for_release():
 def test_the_record_says_what_leaves_and_under_which_words():
     record = enforced(payload_of(STUDY, (1, 1))).record
 
-    assert record == {
-        "audits": {"provenance": "passed"},
-        "classes_left_out": ["normal"],
-        "formal_guarantee": "none",
-        "images": 2,
-        "method": "idm",
-        "partition": 2,
-        "payload_sha256": payload_of(STUDY, (1, 1)).sha256,
-        "purpose": "release",
-        "refusals": [],
-        "start": "noise",
-        "statement": (
-            "Contains 2 synthetic images optimised from an undeclared number of records; "
-            "started from noise; no original image is included. No formal privacy guarantee. "
-            "Empirical audit: provenance only, passed. A passed audit bounds only the attacks "
-            "run. Treat as personal data under contract."
-        ),
-        "study_digest": STUDY.digest,
-        "verdict": "passed",
-        "version": 1,
-    }
+    assert record["classes_left_out"] == ["normal"]
+    assert (record["round"], record["attempts"], record["data_accesses"]) == (1, 1, 1)
+    assert record["software"] == f"fedcondense {fedcondense.__version__}"
+    assert record["declared"] == {"images": 5000, "patients": 4000}
+    assert record["statement"] == (
+        "Contains 2 synthetic images optimised from 5000 records; started from noise; "
+        "no original image is included. No formal privacy guarantee. "
+        "Empirical audit: provenance passed, memorisation passed, membership not run. "
+        "A passed audit bounds only the attacks run. Treat as personal data under contract."
+    )
 
 
-@pytest.mark.parametrize("study", [STUDY, REAL, LEARNING])
+def test_the_record_is_of_the_day_and_a_reader_takes_it():
+    payload = payload_of(PRIVATE)
+
+    record = enforced(payload, PRIVATE, round=3, attempts=2).record
+
+    today = datetime.datetime.now(datetime.UTC).date()
+    assert today - datetime.date.fromisoformat(record["date"]) <= datetime.timedelta(1)
+    check_record(record, payload, terms_of(PRIVATE), purpose="release", round=3)
+
+
+@pytest.mark.parametrize("study", [STUDY, REAL, LEARNING, PRIVATE])
 def test_a_record_holds_only_integers_and_words_that_are_allowed(study):
     record = studied(payload_of(study), study).record
 
@@ -98,7 +123,7 @@ def test_a_real_start_is_refused():
 @pytest.mark.parametrize("mode", list(ReleaseMode))
 def test_a_coreset_that_is_not_the_studys_method_is_refused_in_every_mode(method, mode):
     with pytest.raises(ReleaseRefused, match="coreset"):
-        decide_release(claiming(payload_of(STUDY), method=method), mode=mode, study=STUDY)
+        decided(claiming(payload_of(STUDY), method=method), STUDY, mode)
 
 
 def test_under_study_only_the_refusal_stands_in_the_record():
@@ -108,10 +133,10 @@ def test_under_study_only_the_refusal_stands_in_the_record():
     assert released.record["verdict"] == "refused"
     assert released.record["refusals"] == ["real-start"]
     assert released.record["statement"] == (
-        "Contains 3 synthetic images optimised from an undeclared number of records; "
+        "Contains 3 synthetic images optimised from 5000 records; "
         "started from real images. No formal privacy guarantee. "
-        "Empirical audit: provenance only, refused. For study on one machine, not for release. "
-        "Treat as personal data under contract."
+        "Empirical audit: provenance refused, memorisation passed, membership not run. "
+        "For study on one machine, not for release. Treat as personal data under contract."
     )
 
 
@@ -127,7 +152,7 @@ def test_under_study_only_a_good_set_still_carries_the_purpose_simulation():
 @pytest.mark.parametrize("mode", list(ReleaseMode))
 def test_missing_provenance_is_refused_in_every_mode(claims, mode):
     with pytest.raises(ReleaseRefused, match=r"^nothing is released: provenance-missing$"):
-        decide_release(claiming(payload_of(STUDY), **claims), mode=mode, study=STUDY)
+        decided(claiming(payload_of(STUDY), **claims), STUDY, mode)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +169,7 @@ def test_missing_provenance_is_refused_in_every_mode(claims, mode):
 @pytest.mark.parametrize("mode", list(ReleaseMode))
 def test_provenance_against_the_study_or_the_labels_is_refused_in_every_mode(claims, mode):
     with pytest.raises(ReleaseRefused, match="provenance-contradictory") as refused:
-        decide_release(claiming(payload_of(STUDY), **claims), mode=mode, study=STUDY)
+        decided(claiming(payload_of(STUDY), **claims), STUDY, mode)
 
     assert "study file as agreed" in refused.value.hint
 
@@ -224,14 +249,14 @@ def test_soft_labels_and_a_step_size_are_released_and_named_in_the_record():
 @pytest.mark.parametrize("mode", list(ReleaseMode))
 def test_what_the_study_learns_and_the_set_lacks_is_refused_in_every_mode(change, mode):
     with pytest.raises(ReleaseRefused, match=r"^nothing is released: provenance-contradictory$"):
-        decide_release(replace(payload_of(LEARNING), **change), mode=mode, study=LEARNING)
+        decided(replace(payload_of(LEARNING), **change), LEARNING, mode)
 
 
 @pytest.mark.parametrize("change", [{"soft": bytes(12)}, {"student_rate": "0.01"}])
 @pytest.mark.parametrize("mode", list(ReleaseMode))
 def test_what_the_study_does_not_learn_is_not_released_in_any_mode(change, mode):
     with pytest.raises(ReleaseRefused, match=r"^nothing is released: provenance-contradictory$"):
-        decide_release(replace(payload_of(STUDY), **change), mode=mode, study=STUDY)
+        decided(replace(payload_of(STUDY), **change), STUDY, mode)
 
 
 @pytest.mark.parametrize(
@@ -247,3 +272,139 @@ def test_what_the_study_does_not_learn_is_not_released_in_any_mode(change, mode)
 def test_soft_labels_or_a_step_size_that_are_no_number_are_refused(change):
     with pytest.raises(ReleaseRefused, match=r"^nothing is released: not-finite$"):
         enforced(replace(payload_of(LEARNING), **change), LEARNING)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "policy", "problems"),
+    [
+        ({}, ReleasePolicy(), None),
+        ({"membership": "passed"}, ReleasePolicy(), None),
+        ({"membership": "passed"}, FULL, None),
+        ({"memorisation": "refused"}, ReleasePolicy(), "audit-memorisation"),
+        ({"memorisation": "not-run"}, ReleasePolicy(), "audit-missing"),
+        ({"membership": "refused"}, ReleasePolicy(), "audit-membership"),
+        ({}, FULL, "audit-missing"),
+        ({"membership": "refused"}, FULL, "audit-membership"),
+        ({"memorisation": "refused"}, FULL, "audit-missing, audit-memorisation"),
+        (
+            {"memorisation": "refused", "membership": "refused"},
+            FULL,
+            "audit-memorisation, audit-membership",
+        ),
+    ],
+)
+def test_memorisation_has_to_pass_and_under_full_membership_too(verdicts, policy, problems):
+    payload = payload_of(STUDY)
+    evidence = {"audits": audited(payload, **verdicts), "policy": policy}
+
+    if problems is None:
+        assert enforced(payload, **evidence).purpose == "release"
+    else:
+        assert reasons(payload, **evidence) == problems
+
+
+def test_audits_of_another_payload_say_nothing_of_this_one():
+    payload, other = payload_of(STUDY), payload_of(STUDY, seed=1)
+
+    assert reasons(payload, audits=audited(other)) == "audit-missing"
+    assert studied(payload, audits=audited(other)).record["audits"] == {
+        "provenance": "passed",
+        "memorisation": "not-run",
+        "membership": "not-run",
+    }
+
+
+def test_a_byte_changed_after_the_audits_is_a_payload_without_audits():
+    payload = payload_of(STUDY)
+    audits = audited(payload)
+    changed = replace(payload, pixels=bytes([payload.pixels[0] ^ 1]) + payload.pixels[1:])
+
+    assert reasons(changed, audits=audits) == "audit-missing"
+
+
+def test_a_set_that_is_not_paid_for_is_refused():
+    payload = payload_of(PRIVATE)
+
+    assert reasons(payload, PRIVATE, paid=None) == "ledger"
+    assert reasons(payload, PRIVATE, accesses=2) == "ledger"
+    assert reasons(payload, PRIVATE, paid=paid_for(STUDY)) == "ledger"
+    assert reasons(payload_of(STUDY), paid=paid_for(PRIVATE)) == "ledger"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "refusals"),
+    [
+        ({"accesses": 2}, ["ledger"]),
+        ({"paid": None}, ["ledger"]),
+        ({"verdicts": {"memorisation": "not-run"}}, ["audit-missing"]),
+        ({"verdicts": {"memorisation": "refused"}}, ["audit-memorisation"]),
+        ({"verdicts": {"membership": "refused"}}, ["audit-membership"]),
+    ],
+)
+def test_under_study_only_such_a_refusal_stands_in_a_record_that_is_read(evidence, refusals):
+    payload = payload_of(PRIVATE)
+    audits = audited(payload, **evidence.pop("verdicts", {}))
+
+    record = studied(payload, PRIVATE, audits=audits, **evidence).record
+
+    assert record["refusals"] == refusals
+    check_record(record, payload, terms_of(PRIVATE), purpose="simulation", round=1)
+
+
+def test_what_was_paid_is_shown_even_where_it_does_not_bear_the_release_out():
+    block = studied(payload_of(PRIVATE), PRIVATE, accesses=2).record["privacy"]
+
+    assert block["ledger_head"] == HEAD
+    assert "epsilon" not in block
+
+
+@pytest.mark.parametrize("refusal", sorted(STUDIED))
+def test_every_refusal_that_is_no_defect_has_a_hint_of_its_own(refusal):
+    payload = payload_of(PRIVATE)
+    arrays = arrays_of(PRIVATE, (0, 0))
+    arrays.images[1] = arrays.images[0]
+    double = encode_payload(arrays, Provenance.of(PRIVATE, ("pneumonia",)), PRIVATE)
+    faults = {
+        Refusal.REAL_START: (payload_of(REAL), REAL, {}),
+        Refusal.CORESET: (claiming(payload, method="random"), PRIVATE, {}),
+        Refusal.DUPLICATE: (double, PRIVATE, {}),
+        Refusal.LEDGER: (payload, PRIVATE, {"accesses": 7}),
+        Refusal.AUDIT_MISSING: (payload, PRIVATE, {"policy": FULL}),
+        Refusal.AUDIT_MEMORISATION: (
+            payload,
+            PRIVATE,
+            {"audits": audited(payload, memorisation="refused")},
+        ),
+        Refusal.AUDIT_MEMBERSHIP: (
+            payload,
+            PRIVATE,
+            {"audits": audited(payload, membership="refused")},
+        ),
+    }
+    faulty, study, evidence = faults[refusal]
+
+    with pytest.raises(ReleaseRefused, match=refusal.value) as refused:
+        enforced(faulty, study, **evidence)
+
+    assert "study file as agreed" not in refused.value.hint
+
+
+def test_nothing_that_only_the_site_knows_reaches_the_record():
+    """The ledger's rows hold a digest of the data and times; audits hold whatever they found."""
+    planted = "Jane Doe, 1.2.840.10008, /data/0412.dcm"
+    row = row_of(PRIVATE, data_digest=planted, time=planted, versions={"opacus": "1.6.0"})
+    payload = payload_of(PRIVATE)
+    result = replace(audited(payload).results[0], note=planted)
+    audits = replace(audited(payload), preset=planted, results=(result,))
+
+    record = enforced(payload, PRIVATE, paid=paid_for(PRIVATE, rows=(row,)), audits=audits).record
+
+    text = json.dumps(record)
+    assert not [of for of in ("Jane", "1.2.840", "0412", ".dcm", "dddd", "08:00") if of in text]
+
+
+def test_a_site_that_declares_nothing_says_so():
+    said = enforced(payload_of(STUDY), declared=None).record["statement"]
+
+    assert "optimised from an undeclared number of records;" in said
+    assert reasons(payload_of(PRIVATE), PRIVATE, declared=None) == "ledger"

@@ -74,7 +74,8 @@ def test_sites_have_seeds_and_keys_of_their_own_and_only_theirs_are_enrolled(tmp
     keys = {
         name: SigningKey.load(tmp_path / "sites" / name / "keys" / "signing.key") for name in PARTS
     }
-    assert built.run.enrolled == {name: key.public.hex() for name, key in keys.items()}
+    enrolled = {name: of.public for name, of in built.run.enrolled.items()}
+    assert enrolled == {name: key.public for name, key in keys.items()}
     assert len({site.seed for site in built.sites.values()}) == 2
 
 

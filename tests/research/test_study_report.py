@@ -3,20 +3,21 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from page_kit import PageReader, numbers_of
 from pydantic import ValidationError
 
 from fedcondense.config.scenario import ReleaseMode, Scenario
 from fedcondense.config.study import Architecture, NetworkSpec
+from fedcondense.files.environment import RunEnvironment, this_environment
+from fedcondense.files.figures import Difference, Estimate
+from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.progress import Step
-from fedcondense.research.environment import this_environment
-from fedcondense.research.figures import Difference, Estimate
 from fedcondense.research.optional_schema import (
     ArchitectureScores,
     Consistency,
@@ -24,33 +25,23 @@ from fedcondense.research.optional_schema import (
     NetworkScore,
 )
 from fedcondense.research.report_assembly import (
-    ARCHITECTURES,
     Circumstances,
     Pooled,
     assemble,
     curve_of,
-    network_text,
-    recalls_of,
-    row_shares,
     study_facts,
 )
 from fedcondense.research.report_curves import curve_key, split_curve
-from fedcondense.research.report_pictures import SetPictures, galleries
 from fedcondense.research.report_schema import (
     External,
     FailedSite,
     Gains,
     Gate,
-    GlobalSetFigures,
     Joining,
-    Measures,
     Release,
     Repetition,
-    RunEnvironment,
-    ScoredImages,
     Scores,
     Seconds,
-    SetScores,
     SiteFigures,
     SiteScores,
     StudyReport,
@@ -61,6 +52,16 @@ from fedcondense.research.study_report import (
     read_study_report,
     weakest_site,
     write_study_report,
+)
+from fedcondense.server.report_figures import (
+    ARCHITECTURES,
+    GlobalSetFigures,
+    Measures,
+    ScoredImages,
+    SetScores,
+    network_text,
+    recalls_of,
+    row_shares,
 )
 
 pytestmark = pytest.mark.slow  # fifty pages with their drawings: more than 5 s together
@@ -326,49 +327,6 @@ def invented_pictures(
 
 
 FOUR = ["site-0", "site-1", "site-2", "site-3"]
-
-
-class PageReader(HTMLParser):
-    """What a browser would find in a page: elements, addresses, and the exact figures."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[str] = []
-        self.addresses: list[str] = []
-        self.figures: list[float] = []
-        self.ids: list[str] = []
-        self.attributes: set[str] = set()
-        self.text = ""
-        self._inside: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(tag)
-        self._inside.append(tag)
-        for name, value in attrs:
-            self.attributes.add(name)
-            if name in {"src", "href", "xlink:href", "action", "srcset", "data", "poster"}:
-                self.addresses.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
-            if tag == "data" and name == "value":
-                self.figures.append(float(value or "nan"))
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._inside and self._inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if not {"data", "svg", "style"} & set(self._inside):
-            self.text += data
-
-
-def numbers_of(value: Any) -> set[float]:
-    if isinstance(value, dict):
-        return {n for v in value.values() for n in numbers_of(v)}
-    if isinstance(value, list):
-        return {n for v in value for n in numbers_of(v)}
-    return {float(value)} if isinstance(value, int | float) else set()
 
 
 def written(folder: Path, report: StudyReport, pictures: SetPictures) -> tuple[str, dict[str, Any]]:

@@ -9,10 +9,9 @@ import pytest
 
 from fedcondense.errors import ContributionRejected, RunDirectoryError
 from fedcondense.exchange.keys import SigningKey
-from fedcondense.files.storage import sha256
-from fedcondense.server import intake
-from fedcondense.server.intake import MOST_ATTEMPTS, enroll, receive, rejections
-from fedcondense.server.run_directory import RunDirectory
+from fedcondense.files.storage import read_json, sha256
+from fedcondense.server.intake import MOST_ATTEMPTS, IntakeLimits, enroll, receive, rejections
+from fedcondense.server.run_directory import Enrolment, RunDirectory
 
 
 def reason_of(run, blob, **how):
@@ -121,13 +120,13 @@ def test_an_unknown_site_is_counted_under_nobody(run, wire):
     assert rejections(run, 1) == {"?": {"site": 1}}
 
 
-def test_a_full_run_directory_takes_no_more(run, wire, monkeypatch):
+def test_a_full_run_directory_takes_no_more(run, wire):
     first = wire.sealed()
-    monkeypatch.setattr(intake, "LARGEST_RUN", len(first) + 10)
-    receive(run, first, 1)
+    small = IntakeLimits(stored_bytes=len(first) + 10)
+    receive(run, first, 1, limits=small)
 
-    assert reason_of(run, wire.sealed("site-2", seed=1)) == "full"
-    assert receive(run, first, 1).duplicate
+    assert reason_of(run, wire.sealed("site-2", seed=1), limits=small) == "full"
+    assert receive(run, first, 1, limits=small).duplicate
 
 
 def test_any_number_of_bad_contributions_leave_the_intake_open_and_its_counters_small(run, wire):
@@ -161,7 +160,7 @@ def test_one_key_is_not_enrolled_for_two_sites(run, wire):
 def test_enrolling_twice_is_no_error(run, wire):
     enroll(run, "site-1", wire.keys["site-1"].public)
 
-    assert run.enrolled["site-1"] == wire.keys["site-1"].public.hex()
+    assert run.enrolled["site-1"].public == wire.keys["site-1"].public
 
 
 @pytest.mark.parametrize("module", ["intake", "run_directory", "opening", "aggregate"])
@@ -172,3 +171,63 @@ def test_what_handles_contributions_loads_no_torch(module):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_an_officer_is_enrolled_with_the_site(run, wire):
+    officer, key = SigningKey.generate().public, SigningKey.generate().public
+
+    enroll(run, "site-3", key, officer=officer)
+    enroll(run, "site-3", key, officer=officer)
+
+    assert run.enrolled["site-3"] == Enrolment(key, officer)
+    assert run.expectation(1).officers == {"site-3": officer}
+    assert run.enrolled["site-1"].officer is None
+
+
+def test_the_allow_list_is_written_in_one_simple_form(run, wire):
+    officer = SigningKey.generate().public
+    enroll(run, "site-3", bytes(range(32)), officer=officer)
+
+    assert read_json(run.enrolment_path)["site-3"] == {
+        "signing_key": bytes(range(32)).hex(),
+        "officer": officer.hex(),
+    }
+    assert read_json(run.enrolment_path)["site-1"]["officer"] is None
+
+
+@pytest.mark.parametrize("other", [None, bytes(range(32))])
+def test_an_enrolled_officer_is_neither_exchanged_nor_dropped(run, other):
+    key = SigningKey.generate().public
+    enroll(run, "site-3", key, officer=SigningKey.generate().public)
+
+    with pytest.raises(RunDirectoryError, match=r"^site-3: enrolled with another officer$"):
+        enroll(run, "site-3", key, officer=other)
+
+
+def test_one_officer_may_serve_several_sites(run):
+    officer = SigningKey.generate().public
+    for site in ("site-3", "site-4"):
+        enroll(run, site, SigningKey.generate().public, officer=officer)
+
+    assert run.expectation(1).officers == dict.fromkeys(("site-3", "site-4"), officer)
+
+
+def test_who_seals_does_not_approve(run, wire):
+    officer, own = SigningKey.generate().public, SigningKey.generate().public
+    enroll(run, "site-3", SigningKey.generate().public, officer=officer)
+
+    for public, approver in ((own, own), (own, wire.keys["site-1"].public), (officer, None)):
+        with pytest.raises(RunDirectoryError, match="a key that seals is an officer's too"):
+            enroll(run, "site-4", public, officer=approver)
+
+
+def test_an_officers_key_of_another_length_is_no_key(run):
+    with pytest.raises(RunDirectoryError, match="not an enrolment of a site"):
+        enroll(run, "site-3", bytes(range(32)), officer=bytes(31))
+
+
+def test_a_server_may_allow_fewer_attempts(run, wire):
+    once = IntakeLimits(attempts=1)
+
+    assert reason_of(run, b"bad", sender="site-1", limits=once) == "length"
+    assert reason_of(run, wire.sealed("site-1"), sender="site-1", limits=once) == "attempts"

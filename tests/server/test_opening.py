@@ -11,7 +11,7 @@ from wire_kit import learning_study, payload_of, small_study
 
 from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import KeyFileError, QuorumMissed
-from fedcondense.exchange.keys import OpeningKey, SigningKey
+from fedcondense.exchange.keys import OpeningKey, SigningKey, fingerprint_digits
 from fedcondense.files.storage import read_arrays, read_json, sha256
 from fedcondense.server import opening
 from fedcondense.server.intake import enroll, receive
@@ -205,7 +205,8 @@ def test_nothing_stored_is_a_missed_quorum(run, wire):
 
 def test_a_blob_changed_after_the_intake_is_refused(full, wire):
     path = full.sealed(1, "site-2")
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    blob = path.read_bytes()
+    path.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))  # one signature in 17 ends in a zero
 
     with pytest.raises(QuorumMissed):
         open_round(full, 1, wire.opening)
@@ -229,3 +230,43 @@ def test_a_copy_with_soft_labels_of_its_own_is_still_a_copy():
     payload = payload_of(learning_study())
 
     assert set_digest(replace(payload, soft=bytes(12))) == set_digest(payload)
+
+
+def with_an_officer(run, wire, *, approves):
+    """A third site whose data officer is enrolled, and approves what it sends, or does not."""
+    key, officer = SigningKey.generate(), SigningKey.generate()
+    enroll(run, "site-3", key.public, officer=officer.public)
+    officers = {"site-3": officer} if approves else {}
+    third = replace(wire, keys=wire.keys | {"site-3": key}, officers=officers)
+    receive(run, third.sealed("site-3", seed=9), 1)
+    return fingerprint_digits(officer.fingerprint)
+
+
+def test_what_the_enrolled_officer_approved_is_opened_and_the_verdict_names_the_key(full, wire):
+    officer = with_an_officer(full, wire, approves=True)
+
+    opened = open_round(full, 1, wire.opening)
+
+    assert [of.site for of in opened] == ["site-1", "site-2", "site-3"]
+    sites = read_json(full.verdicts(1))["sites"]
+    assert sites["site-3"]["approved_by"] == [officer]
+    assert sites["site-1"]["approved_by"] == []
+
+
+def test_without_the_enrolled_officers_approval_nothing_is_opened_to_the_union(full, wire):
+    with_an_officer(full, wire, approves=False)
+
+    open_round(full, 1, wire.opening)
+
+    assert verdicts_of(full)["site-3"] == "approvals"
+    assert not full.opened(1, "site-3").exists()
+
+
+def test_a_record_decided_for_another_round_is_refused(full, wire):
+    third = with_a_third_site(full, wire)
+    body = third.body(third.contents(release_record=third.released(round=2).record))
+    receive(full, third.blob(third.manifest("site-3"), body, "site-3"), 1)
+
+    open_round(full, 1, wire.opening)
+
+    assert verdicts_of(full)["site-3"] == "record"

@@ -15,8 +15,12 @@ from fedcondense.distill.source import PlainSource
 from fedcondense.errors import FedcondenseError, KeyFileError, ReleaseRefused, TooFewImages
 from fedcondense.files.storage import read_arrays
 from fedcondense.progress import Step
+from fedcondense.site import checkpoint, cohort
 from fedcondense.site import contribute as module
+from fedcondense.site import sources as granting
 from fedcondense.site.checkpoint import FileCheckpoints
+
+pytestmark = pytest.mark.usefixtures("audits_pass")
 
 OTHER_RUN = "f" * 32
 PLANTED = ("Mustermann", "Erika^1964", "film of Frau M")
@@ -31,7 +35,7 @@ def looks(monkeypatch) -> list[Path]:
         seen.append(source.path)
         return loading.load_images(source, *args, **options)
 
-    monkeypatch.setattr(module, "load_images", spy)
+    monkeypatch.setattr(cohort, "load_images", spy)
     return seen
 
 
@@ -45,7 +49,7 @@ def condensed(monkeypatch) -> list[PlainSource]:
             super().__init__(*args, **options)
             sources.append(self)
 
-    monkeypatch.setattr(module, "PlainSource", Spy)
+    monkeypatch.setattr(granting, "PlainSource", Spy)
     return sources
 
 
@@ -205,7 +209,7 @@ def test_a_set_studied_on_one_machine_is_still_refused_for_release(tmp_path):
 
 
 def test_a_kill_between_condensing_and_sealing_loses_nothing(hospital, looks, monkeypatch):
-    def killed(*args: object) -> bytes:
+    def killed(*args: object, **options: object) -> bytes:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -223,7 +227,7 @@ def test_a_kill_between_condensing_and_sealing_loses_nothing(hospital, looks, mo
 
 def test_an_interrupted_condensation_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     often = functools.partial(FileCheckpoints, interval=0.0)
-    monkeypatch.setattr(module, "FileCheckpoints", often)
+    monkeypatch.setattr(checkpoint, "FileCheckpoints", often)
     study = tiny_study(iterations=6, push_interval=2)
     whole, broken = (Hospital(tmp_path / name, study=study) for name in ("whole", "broken"))
     steps: list[int] = []
@@ -240,7 +244,8 @@ def test_an_interrupted_condensation_goes_on_to_the_same_bits(tmp_path, monkeypa
 
 
 def test_a_checkpoint_of_other_images_is_not_gone_on_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FileCheckpoints", functools.partial(FileCheckpoints, interval=0.0))
+    often = functools.partial(FileCheckpoints, interval=0.0)
+    monkeypatch.setattr(checkpoint, "FileCheckpoints", often)
     hospital = Hospital(tmp_path, study=tiny_study(iterations=4))
     steps: list[int] = []
     with pytest.raises(KeyboardInterrupt):

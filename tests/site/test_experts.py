@@ -19,9 +19,11 @@ from fedcondense.distill.trajectories import Course, Expert, ExpertStore
 from fedcondense.errors import ExpertsRejected
 from fedcondense.files.storage import read_arrays
 from fedcondense.learning.randomness import Seed
-from fedcondense.site import contribute, experts
+from fedcondense.site import checkpoint, experts
 from fedcondense.site.checkpoint import FileCheckpoints
 from fedcondense.site.experts import ExpertFiles, experts_of
+
+pytestmark = pytest.mark.usefixtures("audits_pass")
 
 MINE, OTHER = "ab" * 32, "cd" * 32
 HINT = "delete that folder: they are trained anew"
@@ -328,7 +330,7 @@ EXPERTS, CONDENSING = "training experts", "condensing"
 )
 def test_a_killed_run_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatch, killed_at, left):
     often = functools.partial(FileCheckpoints, interval=0.0)
-    monkeypatch.setattr(contribute, "FileCheckpoints", often)
+    monkeypatch.setattr(checkpoint, "FileCheckpoints", often)
     distill = {"label_rate": 2.0, "averaging": 0.9}
     whole, broken = (hospital_of(tmp_path / name, **distill) for name in ("whole", "broken"))
     whole.contribute()
@@ -345,3 +347,13 @@ def test_a_killed_run_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatc
     assert [step for step in steps if step[0] in {EXPERTS, CONDENSING}] == left
     for name, array in whole.state.synthetic().items():
         assert (broken.state.synthetic()[name] == array).all()
+
+
+def test_an_expert_without_a_recorded_course_comes_back_without_one(tmp_path):
+    weights = an_expert().weights
+    kept(tmp_path).keep(0, Expert(weights, Course.unrecorded()))
+
+    files = ExpertFiles(tmp_path, MINE)
+
+    assert torch.equal(files.weights(0, 2), weights[2])
+    assert not files.course(0).recorded

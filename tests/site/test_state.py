@@ -83,7 +83,7 @@ def test_nobody_else_can_look_into_the_folder_of_a_round(state, journal_first):
 def test_a_kept_set_comes_back_bit_by_bit(state):
     kept = made()
 
-    state.keep(kept, local_figures(condensed(), ("b",), kept, began=0.0))
+    state.keep(kept, local_figures(condensed(), kept, began=0.0))
     arrays = state.synthetic()
 
     np.testing.assert_array_equal(arrays["images"], kept.images.numpy(), strict=True)
@@ -95,7 +95,7 @@ def test_what_a_method_learned_beside_pixels_comes_back_too(state):
     soft = torch.tensor([[0.75, 0.25, 0.0], [0.125, 0.25, 0.625]])
     kept = replace(made(), soft=soft, student_rate=0.0123)
 
-    state.keep(kept, local_figures(condensed(), ("b",), kept, began=0.0))
+    state.keep(kept, local_figures(condensed(), kept, began=0.0))
     arrays = state.synthetic()
 
     np.testing.assert_array_equal(arrays["soft"], soft.numpy(), strict=True)
@@ -103,13 +103,13 @@ def test_what_a_method_learned_beside_pixels_comes_back_too(state):
 
 
 def test_what_was_not_learned_is_not_there(state):
-    state.keep(made(), local_figures(condensed(), ("b",), made(), began=0.0))
+    state.keep(made(), local_figures(condensed(), made(), began=0.0))
 
     assert set(state.synthetic()) == {"images", "labels", "started_from"}
 
 
 def test_the_figures_are_counted_by_hand(state):
-    figures = local_figures(condensed(), ("b",), made(), began=0.0)
+    figures = local_figures(condensed(), made(), began=0.0)
 
     state.keep(made(), figures)
 
@@ -124,7 +124,7 @@ def test_a_set_is_finished_when_its_figures_are_there_and_not_before(state, monk
     def crash(*args: object) -> None:
         raise KeyboardInterrupt
 
-    figures = local_figures(condensed(), (), made(), began=0.0)
+    figures = local_figures(condensed(), made(), began=0.0)
     with monkeypatch.context() as patch:
         patch.setattr(state_module, "write_atomically", crash)
         with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What every figure of a report is made of; `report_schema` and its optional parts build on it."""
+"""What every figure of a report is made of."""
 
 from __future__ import annotations
 

@@ -8,9 +8,21 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fedcondense.research.report_schema import RunEnvironment
+from pydantic import Field
+
+from fedcondense.files.figures import Figures
 
 _PACKAGES = ("fedcondense", "torch", "torchvision", "numpy", "flwr", "cryptography")
+
+
+class RunEnvironment(Figures):
+    """Where and when it ran: the hash of the global set is promised for equal ones."""
+
+    versions: dict[str, str]
+    device: str
+    threads: int
+    cpu: str
+    date: str = Field(description="UTC, ISO 8601")
 
 
 def this_environment(device: str, threads: int) -> RunEnvironment:

@@ -1,4 +1,4 @@
-"""The global synthetic set as pictures by site and class, beside what each image started from."""
+"""A global synthetic set as pictures by site and class, beside its starts where they are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels = UInt8[np.ndarray, "n c h w"]
 
 @dataclass(frozen=True)
 class SetPictures:
-    """The global set of the first repetition as it travelled, and where each image began.
+    """A global set as it travelled, and where each image began; a server never sees that: None.
 
     `starts` are uint8 in the set's own scale, or floats in normalised units, of which
     [`lowest`, `highest`] is the range of uint8. `labels` number `classes`; `sites` names the site
@@ -25,7 +25,7 @@ class SetPictures:
     """
 
     images: Pixels
-    starts: Shaped[np.ndarray, "n c h w"]
+    starts: Shaped[np.ndarray, "n c h w"] | None
     labels: Int64[np.ndarray, " n"]
     sites: tuple[str, ...]
     classes: tuple[str, ...]
@@ -35,9 +35,9 @@ class SetPictures:
 
 @dataclass(frozen=True)
 class Pair:
-    """One image of the set beside its start."""
+    """One image of the set, beside its start if that is known."""
 
-    start: Markup
+    start: Markup | None
     image: Markup
 
 
@@ -62,16 +62,18 @@ def galleries(pictures: SetPictures) -> list[SiteGallery]:
     """One gallery per site, in the set's order; one strip per class that the site sent."""
     starts = _as_travelled(pictures)
     window = _window(pictures.images)
-    shown = _Shown(pictures, _brightened(pictures.images, window), _brightened(starts, window))
+    bright = None if starts is None else _brightened(starts, window)
+    shown = _Shown(pictures, _brightened(pictures.images, window), bright)
     return [SiteGallery(site, shown.strips(site)) for site in dict.fromkeys(pictures.sites)]
 
 
-def _as_travelled(pictures: SetPictures) -> Pixels:
+def _as_travelled(pictures: SetPictures) -> Pixels | None:
     """The starts in the scale of the set, clipped to its range as the set was."""
-    if pictures.starts.dtype == np.uint8:
-        return pictures.starts
+    starts = pictures.starts
+    if starts is None or starts.dtype == np.uint8:
+        return starts
     span = pictures.highest - pictures.lowest
-    levels = np.rint((pictures.starts - pictures.lowest) * (255 / span))
+    levels = np.rint((starts - pictures.lowest) * (255 / span))
     return np.clip(levels, 0, 255).astype(np.uint8)
 
 
@@ -94,7 +96,7 @@ class _Shown:
 
     pictures: SetPictures
     images: Pixels
-    starts: Pixels
+    starts: Pixels | None
 
     def strips(self, site: str) -> tuple[Strip, ...]:
         here = np.array([name == site for name in self.pictures.sites])
@@ -108,9 +110,12 @@ class _Shown:
         name = self.pictures.classes[label]
         pairs = [
             Pair(
-                start=picture(self.starts[row], f"start of image {i + 1}, {name}, {site}"),
+                start=self._start(int(row), f"start of image {i + 1}, {name}, {site}"),
                 image=picture(self.images[row], f"synthetic image {i + 1}, {name}, {site}"),
             )
             for i, row in enumerate(rows[:SHOWN])
         ]
         return Strip(name, tuple(pairs), len(rows))
+
+    def _start(self, row: int, description: str) -> Markup | None:
+        return None if self.starts is None else picture(self.starts[row], description)

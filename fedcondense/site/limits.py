@@ -1,0 +1,76 @@
+"""What a site answers at most, whatever was asked: looked at before any image is.
+
+Requests are counted on disk, so that neither a restart nor another run of the same study gives a
+server more of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedcondense.config.site import SiteConfig, SiteLimits
+from fedcondense.config.study import Study
+from fedcondense.errors import LimitExceeded
+from fedcondense.files.storage import read_json, write_json
+
+MEGABYTE = 1_000_000  # bytes
+
+
+def check_message(limits: SiteLimits, kind: str, size: int) -> None:
+    """Look at a message's type and its size in bytes.
+
+    Raises:
+        LimitExceeded: the site does not answer this type, or messages of this size.
+    """
+    if kind not in limits.messages:
+        raise _exceeded("messages", "the server sent a type of message that is not answered")
+    if size > limits.max_megabytes_in * MEGABYTE:
+        raise _exceeded("max_megabytes_in", f"the server sent {size / MEGABYTE:.1f} MB")
+
+
+def check_study(limits: SiteLimits, study: Study, round_number: int) -> None:
+    """Look at what a study asks of one round.
+
+    Raises:
+        LimitExceeded: it is more than the site allows.
+    """
+    images = len(study.classes) * study.images_per_class
+    if images > limits.max_synthetic_images:
+        raise _exceeded("max_synthetic_images", f"the study asks for {images} synthetic images")
+    if round_number > limits.max_rounds:
+        raise _exceeded("max_rounds", f"this would be round {round_number}")
+
+
+def count_request(site: SiteConfig, study: Study, round_number: int) -> int:
+    """Count one more request for a contribution to a round; how many there were.
+
+    Raises:
+        LimitExceeded: there were as many as the site answers.
+    """
+    path = site.state / "requests" / f"{study.digest}.json"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(path.with_suffix(".lock")):
+        counts: dict[str, int] = read_json(path) if path.exists() else {}
+        count = counts.get(str(round_number), 0) + 1
+        if count > site.limits.max_requests_per_round:
+            raise _exceeded("max_requests_per_round", f"this would be request {count} of its round")
+        write_json(path, {**counts, str(round_number): count})
+    return count
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _exceeded(key: str, what: str) -> LimitExceeded:
+    return LimitExceeded(what, hint=f"limits.{key} of site.toml allows no more")

@@ -8,69 +8,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, runtime_checkable
 
-from fedcondense.config.server import ServerConfig, seconds_of
-from fedcondense.errors import FederationError, QuorumMissed
+from fedcondense.config.server import ServerConfig
 from fedcondense.exchange.certificates import RENEW_WITHIN, ServerTls, check_server_tls
-from fedcondense.exchange.enrolment_request import EnrolmentRequest
+from fedcondense.flower.deployed_round import Conclude, DeployedRound
 from fedcondense.flower.notify import READY, STOPPING, notify
-from fedcondense.flower.round_files import (
-    Intake,
-    Plan,
-    read_intake,
-    read_progress,
-    write_intake,
-    write_plan,
-)
-from fedcondense.flower.superlink import MEBIBYTE, SuperLink
-from fedcondense.progress import Step, Watch, silent
+from fedcondense.progress import Watch, silent
 from fedcondense.server.current_run import (
     CurrentRun,
     begin_run,
-    demand_key,
     find_run,
     locked,
-    renew_deadline,
     study_of,
 )
-from fedcondense.server.enrolment import Register, admit
 from fedcondense.server.events import note
-from fedcondense.server.intake import stored_digests
 
-LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
-ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
-GRACE = 30.0  # seconds beyond the deadline for the ServerApp to write its intake
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two starts of Flower
-MOST_FAILURES = 10  # of Flower, one after another, without a contribution in between
 _log = logging.getLogger(__name__)
 
-Conclude = Callable[[CurrentRun, int], None]
 Finish = Callable[[CurrentRun], None]
-
-
-@runtime_checkable
-class Collector(Protocol):
-    """A SuperLink that answers: `superlink.Running`."""
-
-    def enrol(self, sites: Mapping[str, EnrolmentRequest]) -> object:
-        """Let the nodes of these sites connect and no others."""
-
-    def open(self) -> None:
-        """Let SuperNodes connect."""
-
-    def submit(self) -> int:
-        """Begin a run of Flower's and return its number."""
-
-    def is_alive(self) -> bool:
-        """Whether its processes live."""
-
-    def has_ended(self, run: int) -> bool:
-        """Whether a run of Flower's is over."""
 
 
 def serve(
@@ -96,7 +54,7 @@ def serve(
     with locked(config), _stopping():
         current = _found_or_begun(config)
         while (number := current.open_round) is not None:
-            _Round(config, current, number, conclude, watch).play()
+            DeployedRound(config, current, number, conclude, watch).play()
         notify(READY)  # for a service that finds nothing left to do
         if not current.is_finished:
             current.discard_key()
@@ -140,172 +98,3 @@ def _found_or_begun(config: ServerConfig) -> CurrentRun:
         note(current.run, "resumed")
         _log.info("run %s goes on", current.run.path.name)
     return current
-
-
-@dataclass
-class _Round:
-    """One round of a run."""
-
-    config: ServerConfig
-    current: CurrentRun
-    number: int
-    conclude: Conclude
-    watch: Watch
-    failures: int = 0
-    told: tuple[int, int] | None = None
-    has_worked: bool = False
-    admitted: dict[str, EnrolmentRequest] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.run, self.pause = self.current.run, FIRST_PAUSE
-        self.register = Register(self.config.enrolled, self.config.revoked)
-
-    def play(self) -> None:
-        """Collect, where that is not done, and conclude."""
-        demand_key(self.current)
-        self._admit()
-        if self._is_collected():
-            notify(READY)
-            self._conclude()
-            return
-        self._ask_for_the_round()
-        while not self._live_once():
-            time.sleep(self.pause)
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
-
-    def _is_collected(self) -> bool:
-        """Whether an earlier process has collected this round, or its time is over."""
-        stored, quorum = self._stored(), self.current.study.quorum
-        if len(stored) < quorum:
-            return False
-        return self.run.intake(self.number).exists() or time.time() >= self._deadline
-
-    def _ask_for_the_round(self) -> None:
-        """Say what is to be collected; a round that ended below the quorum is given more time."""
-        self.run.intake(self.number).unlink(missing_ok=True)
-        if time.time() >= self._deadline:
-            renew_deadline(self.config, self.current, now=time.time())
-            note(self.run, "deadline renewed", round=self.number)
-        span = seconds_of(self.config.time.deadline) - seconds_of(self.config.time.joining)
-        limits = self.config.limits
-        plan = Plan(
-            round=self.number,
-            joining=self._deadline - span,
-            attempts=limits.attempts,
-            stored_bytes=limits.stored_megabytes * MEBIBYTE,
-        )
-        write_plan(self.run.request(self.number), plan)
-
-    def _live_once(self) -> bool:
-        """One life of Flower's; whether the round is concluded at its end.
-
-        Raises:
-            FederationError: it could not even be started, or died too often.
-        """
-        stored = len(self._stored())
-        try:
-            with SuperLink(self.config, self.run).running() as flower:
-                reason = self._collect(flower)
-                if reason is None:
-                    self._conclude()
-                    return True
-        except FederationError as error:
-            if not self.has_worked:
-                raise  # somebody has to look at it
-            reason = error.message
-        self.failures = 0 if len(self._stored()) > stored else self.failures + 1
-        note(self.run, "flower restarted", round=self.number, failures=self.failures)
-        _log.warning("%s; starting it again in %.0f s", reason, self.pause)
-        if self.failures >= MOST_FAILURES:
-            raise FederationError(
-                f"Flower died {self.failures} times: {reason}",
-                hint=f"see the end of {self.run.path / 'flower' / 'flower.log'}",
-            )
-        return False
-
-    def _collect(self, flower: Collector) -> str | None:
-        """Let Flower collect; why it broke off, or None when it is done."""
-        flower.enrol(self.admitted)
-        flower.open()
-        self.has_worked = True
-        notify(READY)
-        flower_run = flower.submit()
-        note(self.run, "asking", round=self.number, enrolled=len(self.admitted))
-        looked = time.monotonic()
-        while not self._is_over():
-            if not flower.is_alive():
-                return "Flower's SuperLink or its superexec has died"
-            if time.monotonic() - looked >= ASK_FLOWER:
-                looked = time.monotonic()
-                if self._admit():
-                    flower.enrol(self.admitted)
-                if flower.has_ended(flower_run) and not self._is_over():
-                    return "Flower's run has ended before the round did"
-            self._tell()
-            time.sleep(LOOK)
-        self._tell()
-        return None
-
-    def _is_over(self) -> bool:
-        return self.run.intake(self.number).exists() or time.time() >= self._deadline + GRACE
-
-    @property
-    def _deadline(self) -> float:
-        return float(self.run.description().deadline)
-
-    def _stored(self) -> dict[str, str]:
-        return stored_digests(self.run, self.number)
-
-    def _admit(self) -> bool:
-        """Make the allow-list that of `enrolled/` less the revoked; whether it has changed."""
-        active = self.register.active(now=time.time())
-        if active == self.admitted and self.run.enrolled.keys() == active.keys():
-            return False
-        admit(self.run, active)
-        self.admitted = active
-        note(self.run, "enrolled", sites=len(active))
-        _log.info("%d sites are enrolled", len(active))
-        if len(active) < self.current.study.quorum:
-            _log.warning("the quorum is %d: enroll more sites", self.current.study.quorum)
-        return True
-
-    def _tell(self) -> None:
-        stored, sites = len(self._stored()), len(self.admitted)
-        progress = read_progress(self.run.round(self.number))
-        online = len(progress.online) if progress else 0
-        if (stored, online) != self.told:
-            self.told = stored, online
-            self.watch(Step("contributions", stored, sites))
-            status = f"round {self.number}: {stored} of {sites} contributed, {online} online"
-            _log.info("%s", status)
-            notify(f"STATUS={status}")
-
-    def _conclude(self) -> None:
-        """Open, unite and score, if there are enough.
-
-        Raises:
-            QuorumMissed: there are not; nothing is opened.
-        """
-        intake, stored = self._intake(), len(self._stored())
-        quorum, sites = self.current.study.quorum, len(self.admitted)
-        if stored < quorum:
-            codes = {**intake.missing, **intake.failed, **intake.refused}
-            named = ", ".join(f"{site} {code}" for site, code in sorted(codes.items()))
-            note(self.run, "quorum missed", round=self.number, stored=stored)
-            raise QuorumMissed(
-                f"{stored} of {sites} sites contributed, the quorum is {quorum}: "
-                f"{named or 'nobody is enrolled'}",
-                hint="the same command gives them more time; the codes are in docs/ref-errors.md",
-            )
-        note(self.run, "concluding", round=self.number, stored=stored)
-        self.conclude(self.current, self.number)
-        note(self.run, "concluded", round=self.number)
-
-    def _intake(self) -> Intake:
-        """What the ServerApp wrote, or what stands here where it could not."""
-        path = self.run.intake(self.number)
-        if not path.exists():
-            stored = self._stored()
-            missing = {s: FederationError.code for s in self.admitted if s not in stored}
-            write_intake(path, Intake(self.number, stored, {}, {}, missing))
-        return read_intake(path)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fedcondense.cli.server import app
 from fedcondense.config.server import load_server
 from fedcondense.config.study import load_study
-from fedcondense.flower import deployment
+from fedcondense.flower import deployed_round, deployment
 from fedcondense.server.first_files import study_toml
 from fedcondense.server.run_directory import RunDirectory
 
@@ -54,7 +54,7 @@ def test_every_command_of_the_page_is_one_that_there_is() -> None:
 
 
 def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
-    source = Path(deployment.__file__).read_text()
+    source = "".join(Path(of.__file__).read_text() for of in (deployment, deployed_round))
 
     for words in ("contributed, ", "has died", "starting it again in", "certificate ends on"):
         assert words in source

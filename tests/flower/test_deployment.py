@@ -18,7 +18,7 @@ from fedcondense.errors import FederationError, KeyFileError, QuorumMissed
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import deployment
+from fedcondense.flower import deployed_round, deployment
 from fedcondense.flower.round_files import Intake, read_intake, read_plan, write_intake
 from fedcondense.server.current_run import CurrentRun, find_run, study_of
 from fedcondense.server.events import events
@@ -148,10 +148,10 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         for applicant in applicants.values():
             office.register.enroll(applicant.write(tmp_path / "mail"), now=time.time())
         flower = StandIn(office, applicants, list(acts))
-        monkeypatch.setattr(deployment, "SuperLink", flower)
+        monkeypatch.setattr(deployed_round, "SuperLink", flower)
         monkeypatch.setattr(deployment, "check_tls", lambda config: None)
         for name in ("LOOK", "ASK_FLOWER", "FIRST_PAUSE", "LONGEST_PAUSE", "GRACE"):
-            monkeypatch.setattr(deployment, name, 0.001)
+            monkeypatch.setattr(deployed_round, name, 0.001)
         return Played(office, flower)
 
     return make
@@ -255,7 +255,7 @@ def test_flower_that_dies_again_and_again_is_given_up(play: Any) -> None:
     with pytest.raises(FederationError, match=r"Flower died 10 times: Flower's SuperLink or"):
         played.serve()
 
-    assert played.flower.lives == deployment.MOST_FAILURES
+    assert played.flower.lives == deployed_round.MOST_FAILURES
 
 
 def test_below_the_quorum_nothing_is_concluded_and_the_missing_are_named(play: Any) -> None:

@@ -200,13 +200,13 @@ def test_of_sets_that_memorised_nobody_one_in_a_hundred_is_refused_at_most():
         assert (p < 0.01).mean() < 0.015, statistic
 
 
-# Real distillers on phantoms, small and short, with every twentieth of a study's effort.
-SHORT = {"iterations": 40, "real_batch": 16}
+# The real distillers on phantoms, small and short.
+SHORT = {"iterations": 30, "real_batch": 8}
 METHODS = {
     "dm": SHORT,
-    "idm": SHORT | {"trained_networks": 1, "training_steps": 1, "training_batch": 16},
+    "idm": SHORT | {"trained_networks": 1, "training_steps": 1, "training_batch": 8},
 }
-PATIENTS, HELD = 50, 10  # of each class, and how many of them are held out
+PATIENTS, HELD = 51, 17  # of each class, and how many of them are held out
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ way to mark a value as already escaped.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,9 +161,8 @@ class Page:
         write_atomically(path, self.render(values))
 
 
-@functools.cache
 def _environment(package: str) -> Environment:
-    """Where the templates of one package are found; each is compiled once."""
+    """Where the templates of one package are found."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("fedcondense.files")]),
         autoescape=True,

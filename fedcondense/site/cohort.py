@@ -37,7 +37,7 @@ def read_cohort(site: SiteConfig, study: Study, *, watch: Watch = silent) -> Coh
     """Read the site's images and part them.
 
     A class with fewer groups to learn from than the site asks for, or than it has images to make,
-    is left out: small classes leak (docs/explanation-privacy.md).
+    is left out, for small classes leak; and so is one of which no group is held out.
 
     Raises:
         DataError: the images cannot be used.
@@ -57,14 +57,23 @@ def read_cohort(site: SiteConfig, study: Study, *, watch: Watch = silent) -> Coh
     if private:
         return Cohort(train, held_out, ())
     least = max(study.images_per_class, site.release.min_patients_per_class)
-    large, left_out = without_small_classes(train, least)
+    large, _ = without_small_classes(train, least)
     if len(large) == 0:
         raise TooFewImages(
             f"no class has {least} patients or more at this site",
             hint="this site cannot take part, or may lower release.min_patients_per_class",
         )
-    kept = tuple(sorted(set(large.labels.tolist())))
-    return Cohort(large, _of(held_out, kept), left_out)
+    kept = set(large.labels.tolist())
+    if site.release.held_out > 0:  # what cannot be audited is not condensed
+        kept &= set(held_out.labels.tolist())
+    if not kept:
+        raise TooFewImages(
+            "no large class at this site has a patient that is held out for the audits",
+            hint="this site cannot take part, or may raise release.held_out",
+        )
+    labels = tuple(sorted(kept))
+    left_out = tuple(name for label, name in enumerate(study.classes) if label not in kept)
+    return Cohort(_of(large, labels), _of(held_out, labels), left_out)
 
 
 def _of(images: LabeledImages, labels: tuple[int, ...]) -> LabeledImages:

@@ -309,3 +309,28 @@ def test_without_its_key_a_site_seals_nothing_and_loses_no_set(hospital, looks):
 
     assert len(looks) == 1
     assert len(sealed_files(hospital)) == 1
+
+
+def test_a_class_without_a_held_out_patient_is_left_out_and_named(tmp_path):
+    # of the patients of one class, none is held out at this share; of the others some are
+    few = films((12, 2, 12))
+    hospital = Hospital(tmp_path, arrays=few, least=2, held_out=0.2)
+
+    hospital.contribute()
+
+    assert hospital.state.figures().left_out == ("Normal",)
+
+
+def test_a_refused_set_stays_refused_until_somebody_types_preview(tmp_path, looks):
+    hospital = Hospital(tmp_path, study=tiny_study(start="real"))
+    for _ in range(2):
+        with pytest.raises(ReleaseRefused, match="real-start"):
+            hospital.contribute()
+
+    assert len(looks) == 1
+    with pytest.raises(ReleaseRefused):
+        module.preview(hospital.site, hospital.study, round=1)
+    assert len(looks) == 2
+    with pytest.raises(ReleaseRefused, match="no more are looked at"):
+        module.preview(hospital.site, hospital.study, round=1)
+    assert len(looks) == 2

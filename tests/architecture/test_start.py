@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,14 +130,16 @@ def test_a_heavy_command_would_be_noticed():
     assert loaded == "loaded ['typer']"
 
 
-def test_help_answers_within_half_a_second():
+def test_help_takes_less_than_half_a_second_of_a_processor():
+    """Of a processor and not by the clock: other work on the machine is no fault of ours."""
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = os.times()
         simulate("--help")
-        seconds.append(time.perf_counter() - began)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
 
-    assert min(seconds) < 0.5  # the least: other work on the machine is no fault of ours
+    assert 0 < min(seconds) < 0.5
 
 
 def modules_of(*wings: str) -> list[str]:

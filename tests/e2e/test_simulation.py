@@ -23,7 +23,7 @@ random_draws = 2
 {top}
 [images]
 kind = "phantoms"
-images_per_class = 24
+images_per_class = 150
 [image]
 size = 16
 [network]
@@ -232,7 +232,9 @@ def test_the_gate_refuses_a_real_start_and_nothing_is_sealed(tmp_path):
 
 def test_sites_that_are_all_too_small_are_named_and_nothing_is_opened(tmp_path):
     scenario, out = write_scenario(tmp_path), tmp_path / "run"
-    text = scenario.read_text().replace("min_patients_per_class = 2", "min_patients_per_class = 90")
+    text = scenario.read_text().replace(
+        "min_patients_per_class = 2", "min_patients_per_class = 900"
+    )
     scenario.write_text(text)
 
     result = simulate(scenario, out)

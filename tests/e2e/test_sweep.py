@@ -18,7 +18,7 @@ name = "smallest"
 random_draws = 2
 [images]
 kind = "phantoms"
-images_per_class = 24
+images_per_class = 150
 [image]
 size = 16
 [network]

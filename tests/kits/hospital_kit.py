@@ -35,7 +35,7 @@ TINY = {
 }
 
 
-def tiny_study(**distill: Any) -> Study:
+def tiny_study(*, privacy: dict[str, Any] | None = None, **distill: Any) -> Study:
     values = {
         "name": "tiny",
         "classes": list(CLASSES),
@@ -43,6 +43,7 @@ def tiny_study(**distill: Any) -> Study:
         "network": {"width": 4, "depth": 2},
         "images_per_class": 2,
         "distill": TINY | distill,
+        "privacy": privacy or {"mode": "none"},
         "quorum": 1,
     }
     return parse_settings(Study, values, "tiny")
@@ -70,13 +71,15 @@ def audits_that_pass(arrays: SyntheticArrays, *, payload_sha256: str, **rest: An
 
 @dataclass
 class Hospital:
-    """A site in `folder`; `arrays` are its images."""
+    """A site in `folder` with images `arrays`; `release` and `settings` go into site.toml."""
 
     folder: Path
     study: Study = field(default_factory=tiny_study)
     arrays: dict[str, np.ndarray] = field(default_factory=films)
     least: int = 3
     held_out: float = 0.0
+    release: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     opening: OpeningKey = field(default_factory=OpeningKey.generate)
     key: SigningKey = field(default_factory=SigningKey.generate)
 
@@ -94,7 +97,12 @@ class Hospital:
             "study": str(self.folder / "study.toml"),
             "study_digest": self.study.digest,
             "run_signing_fingerprint": "pinned elsewhere",
-            "release": {"min_patients_per_class": self.least, "held_out": self.held_out},
+            "release": {
+                "min_patients_per_class": self.least,
+                "held_out": self.held_out,
+                **self.release,
+            },
+            **self.settings,
         }
         return parse_settings(SiteConfig, values, "site.toml")
 

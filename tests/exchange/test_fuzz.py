@@ -33,19 +33,26 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     )[int(rng.integers(6))]
 
 
-def test_a_thousand_mutated_blobs_are_only_ever_rejected(wire):
-    rng, blob, expected = np.random.default_rng(7), wire.sealed(), wire.expectation
+@pytest.mark.parametrize(
+    ("seed", "times"), [(7, 1_000), pytest.param(70, 10_000, marks=pytest.mark.slow)]
+)
+def test_mutated_contributions_are_only_ever_rejected_and_fill_no_memory(wire, seed, times):
+    rng, blob, expected = np.random.default_rng(seed), wire.sealed(), wire.expectation
     refused = 0
 
-    for _ in range(1000):
+    tracemalloc.start()
+    for _ in range(times):
         bad = mutated(blob, rng)
         if bad == blob:
             continue
         with pytest.raises(ContributionRejected):
             open_sealed(bad, expected, wire.opening)
         refused += 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
 
-    assert refused > 950
+    assert refused > 0.95 * times
+    assert peak < 16 * len(blob)
 
 
 # What a record says that follows from nothing else; the site's signature is what protects it.

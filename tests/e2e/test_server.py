@@ -293,7 +293,7 @@ def test_a_site_that_is_revoked_while_the_run_goes_on_is_out(tmp_path: Path) -> 
     consortium.sites["site-2"].behave(seconds=3600)
     with serving(consortium) as server, online(consortium, *consortium.sites):
         wait_for(lambda: stored(consortium) == {"site-1"})
-        consortium.office.register.revoke("site-2", now=0)
+        consortium.office.register.revoke("site-2", now=0.0)
         code, said = ended(server, consortium)
 
     assert code == 0, said

@@ -10,7 +10,8 @@ from fedcondense.files.figures import Difference, Estimate
 from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
-from fedcondense.research.report_schema import Repetition, SiteFigures, StudyReport
+from fedcondense.privacy.plain_words import REFUSALS
+from fedcondense.research.report_schema import Repetition, StudyReport
 from fedcondense.server.report_figures import ARCHITECTURES
 
 PAGE = Page("fedcondense.research", "study_report.html")
@@ -59,19 +60,22 @@ def page_values(report: StudyReport, pictures: SetPictures) -> dict[str, object]
     """What the template shows besides the report: drawings, pictures and what is largest."""
     from fedcondense.research.report_plots import drawings  # matplotlib takes half a second
 
-    first = report.repetitions[0]
+    gates = [of.gate for of in (*report.sites, *report.failed_sites) if of.gate]
     return {
         "report": report,
         "judge": judgement,
         "weakest": [weakest_site(repetition) for repetition in report.repetitions],
         "largest": max(report.sites, key=lambda site: site.sealed_bytes),
-        "trained_on": sum(_condensed_from(site) for site in first.sites),
+        "refusals": refusals_in_words(),
+        "statements": sorted({site.gate.statement for site in report.sites} - {""}),
+        "passed": sum(not gate.problems for gate in gates),
+        "asked": len(gates),
         "galleries": galleries(pictures),
         "architectures": {name.value: text for name, text in ARCHITECTURES.items()},
         **drawings(report),
     }
 
 
-def _condensed_from(site: SiteFigures) -> int:
-    """Images of the classes that the site condensed."""
-    return sum(n for name, n in site.class_counts.items() if name not in site.left_out)
+def refusals_in_words() -> dict[str, str]:
+    """Why a gate refuses, as people say it, by the word of the record."""
+    return {refusal.value: words for refusal, words in REFUSALS.items()}

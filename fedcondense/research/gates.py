@@ -1,0 +1,52 @@
+"""What the gates of a simulation said, read from what its sites keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedcondense.files.storage import read_json
+from fedcondense.research.gate_schema import Gate, SiteGate
+from fedcondense.research.hospitals import ROUND
+from fedcondense.research.report_schema import StudyReport
+from fedcondense.research.run_root import RunRoot
+from fedcondense.server.run_directory import RunDirectory
+from fedcondense.site.state import RoundState
+
+
+def gate_of(state: RoundState, below: Path) -> Gate | None:
+    """What the gate said of the set that a site keeps; None if it was never asked.
+
+    `below` is the folder that the path of the site's page begins in.
+    """
+    if not state.has_record():
+        return None
+    record = state.record()
+    return Gate(
+        purpose=record["purpose"],
+        problems=tuple(record["refusals"]),
+        audits=record["audits"],
+        statement=record["statement"],
+        page=state.page.absolute().relative_to(below.absolute()).as_posix(),
+    )
+
+
+def gates_of_report(report: StudyReport) -> Iterator[SiteGate]:
+    """The gate's answers to all sites of a finished simulation that it was asked by."""
+    for site in (*report.sites, *report.failed_sites):
+        if site.gate is not None:
+            seed = report.repetitions[site.repetition].seed
+            yield SiteGate(name=site.name, seed=seed, gate=site.gate)
+
+
+def gates_of_failure(root: RunRoot, seeds: tuple[int, ...]) -> Iterator[SiteGate]:
+    """The same of a simulation that failed, as far as it came."""
+    for seed in seeds:
+        folder = root.repetition(seed)
+        if not (folder / "sites.json").exists():
+            continue
+        digest = RunDirectory(folder / "server").study().digest
+        for name in read_json(folder / "sites.json"):
+            gate = gate_of(RoundState(folder / "sites" / name, digest, ROUND), root.path)
+            if gate is not None:
+                yield SiteGate(name=name, seed=seed, gate=gate)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedcondense.files.storage import read_json
@@ -12,6 +13,14 @@ from fedcondense.research.report_schema import StudyReport
 from fedcondense.research.run_root import RunRoot
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one audit came to at so many sites; no word where it was never written down."""
+
+    verdict: str
+    sites: int
 
 
 def gate_of(state: RoundState, below: Path) -> Gate | None:
@@ -50,3 +59,12 @@ def gates_of_failure(root: RunRoot, seeds: tuple[int, ...]) -> Iterator[SiteGate
             gate = gate_of(RoundState(folder / "sites" / name, digest, ROUND), root.path)
             if gate is not None:
                 yield SiteGate(name=name, seed=seed, gate=gate)
+
+
+def tally(gates: Sequence[SiteGate], audit: str) -> Tally:
+    """The gravest verdict of one audit over several sites, and how many have it."""
+    verdicts = [site.gate.audits.get(audit, "") for site in gates]
+    for word in ("refused", "passed", "not-run"):
+        if word in verdicts:
+            return Tally(word, verdicts.count(word))
+    return Tally("", 0)

@@ -153,12 +153,12 @@ class _Play:
         named = ", ".join(f"{site} {code}" for site, code in sorted(codes.items()))
         what = f"{len(intake.stored)} of {sites} sites contributed, the quorum is {quorum}: {named}"
         if intake.refused:
-            here = self.repetition
-            page = here.consortium.state(min(intake.refused), here.study).page
+            gate = self._gate(min(intake.refused))
+            page = gate.page if gate else "each site's errors.log"
             raise ReleaseRefused(
                 what,
-                hint=f"{page} says why; condense from noise, or to study what is refused, say "
-                'release = "study-only"',
+                hint=f"{page} in the run's directory says why; condense from noise, or to study "
+                'what is refused, say release = "study-only"',
             )
         raise QuorumMissed(
             what, hint="each site's errors.log says why; the codes are in docs/ref-errors.md"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
+from fedcondense.research.gates import tally
 from fedcondense.research.study_report import judgement, refusals_in_words
 from fedcondense.research.sweep_schema import SweepReport
 from fedcondense.research.sweep_tables import by_name, difference_tables, paper_tables, published
@@ -38,6 +39,7 @@ def page_values(report: SweepReport) -> dict[str, object]:
         "astray": [reference for reference in report.references if not reference.cells],
         "gated": any(cell.gates for cell in report.cells),
         "limits": limits_of(report),
+        "tally": tally,
         "refusals": refusals_in_words(),
         **sweep_drawings(report),
     }

@@ -9,7 +9,8 @@ import torch
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario
 from fedcondense.data.dataset import LabeledImages
-from fedcondense.research.gates import gate_of, gates_of_failure
+from fedcondense.research.gate_schema import Gate, SiteGate
+from fedcondense.research.gates import Tally, gate_of, gates_of_failure, tally
 from fedcondense.research.hospitals import Consortium, build_consortium
 from fedcondense.research.run_root import RunRoot
 
@@ -79,3 +80,16 @@ def test_of_a_failed_simulation_the_sites_that_came_to_their_gate_are_told(tmp_p
 
 def test_a_simulation_that_failed_before_it_had_sites_tells_of_none(tmp_path: Path) -> None:
     assert list(gates_of_failure(RunRoot(tmp_path), (3,))) == []
+
+
+def test_of_several_sites_the_gravest_verdict_is_told() -> None:
+    words = ("passed", "not-run", "refused", "refused")
+    gates = [
+        SiteGate(name="x", seed=0, gate=Gate(purpose="release", audits={"memorisation": word}))
+        for word in words
+    ]
+
+    assert tally(gates, "memorisation") == Tally("refused", 2)
+    assert tally(gates[:2], "memorisation") == Tally("passed", 1)
+    assert tally(gates[1:2], "memorisation") == Tally("not-run", 1)
+    assert tally(gates, "membership") == Tally("", 0)

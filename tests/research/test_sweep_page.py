@@ -16,6 +16,7 @@ from fedcondense.config.cells import cells_of
 from fedcondense.errors import DivergedError
 from fedcondense.learning.scores import difference, pool
 from fedcondense.progress import silent
+from fedcondense.research.gate_schema import Gate
 from fedcondense.research.sweep_page import page_values, write_sweep_report
 from fedcondense.research.sweep_plots import lines_of
 from fedcondense.research.sweep_report import sweep_report
@@ -198,6 +199,20 @@ def test_each_cell_stands_with_what_the_gates_of_its_sites_said():
     for site in idm.gates:
         assert site.gate.page.startswith(f"cells/{idm.name}/seed-")
         assert f'href="{site.gate.page}"' in row
+
+
+def test_cells_of_before_verdicts_were_reported_are_shown_without_them():
+    cell = next(cell for cell in finished().cells if cell.gates)
+    bare = cell.gates[0].model_copy(update={"gate": Gate(purpose="simulation")})
+    report = finished().model_copy(
+        update={"cells": (cell.model_copy(update={"gates": (bare,)}), *finished().cells[1:])}
+    )
+
+    with TemporaryDirectory() as folder:
+        write_sweep_report(Path(folder), report)
+        row = (Path(folder) / "report.html").read_text().split('<h2 id="gate">')[1]
+
+    assert row.split("</tr>")[1].count("<td>not known</td>") == 3
 
 
 def test_an_epsilon_of_a_sweep_stands_with_its_delta_and_unit():

@@ -9,7 +9,6 @@ from pathlib import Path
 from fedcondense.files.storage import read_json
 from fedcondense.research.gate_schema import Gate, SiteGate
 from fedcondense.research.hospitals import ROUND
-from fedcondense.research.report_schema import StudyReport
 from fedcondense.research.run_root import RunRoot
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
@@ -40,16 +39,8 @@ def gate_of(state: RoundState, below: Path) -> Gate | None:
     )
 
 
-def gates_of_report(report: StudyReport) -> Iterator[SiteGate]:
-    """The gate's answers to all sites of a finished simulation that it was asked by."""
-    for site in (*report.sites, *report.failed_sites):
-        if site.gate is not None:
-            seed = report.repetitions[site.repetition].seed
-            yield SiteGate(name=site.name, seed=seed, gate=site.gate)
-
-
 def gates_of_failure(root: RunRoot, seeds: tuple[int, ...]) -> Iterator[SiteGate]:
-    """The same of a simulation that failed, as far as it came."""
+    """The gate's answers to the sites of a simulation that failed, as far as it came."""
     for seed in seeds:
         folder = root.repetition(seed)
         if not (folder / "sites.json").exists():

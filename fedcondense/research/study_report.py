@@ -11,7 +11,8 @@ from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
 from fedcondense.privacy.plain_words import REFUSALS
-from fedcondense.research.report_schema import Repetition, StudyReport
+from fedcondense.research.gate_schema import FailedSite, SiteGate
+from fedcondense.research.report_schema import Repetition, SiteFigures, StudyReport
 from fedcondense.server.report_figures import ARCHITECTURES
 
 PAGE = Page("fedcondense.research", "study_report.html")
@@ -56,11 +57,21 @@ def weakest_site(repetition: Repetition) -> WeakestSite:
     return WeakestSite(repetition.seed, name, sites[name].balanced_accuracy, gain)
 
 
+def gates_of_report(report: StudyReport) -> list[SiteGate]:
+    """The gate's answers to all sites that came as far as asking it."""
+    sites: list[SiteFigures | FailedSite] = [*report.sites, *report.failed_sites]
+    return [
+        SiteGate(name=site.name, seed=report.repetitions[site.repetition].seed, gate=site.gate)
+        for site in sites
+        if site.gate is not None
+    ]
+
+
 def page_values(report: StudyReport, pictures: SetPictures) -> dict[str, object]:
     """What the template shows besides the report: drawings, pictures and what is largest."""
     from fedcondense.research.report_plots import drawings  # matplotlib takes half a second
 
-    gates = [of.gate for of in (*report.sites, *report.failed_sites) if of.gate]
+    gates = gates_of_report(report)
     return {
         "report": report,
         "judge": judgement,
@@ -68,7 +79,7 @@ def page_values(report: StudyReport, pictures: SetPictures) -> dict[str, object]
         "largest": max(report.sites, key=lambda site: site.sealed_bytes),
         "refusals": refusals_in_words(),
         "statements": sorted({site.gate.statement for site in report.sites} - {""}),
-        "passed": sum(not gate.problems for gate in gates),
+        "passed": sum(not site.gate.problems for site in gates),
         "asked": len(gates),
         "galleries": galleries(pictures),
         "architectures": {name.value: text for name, text in ARCHITECTURES.items()},

@@ -14,10 +14,10 @@ from fedcondense.config.sweep import Reference, axes_of
 from fedcondense.files.environment import this_environment
 from fedcondense.files.figures import Difference
 from fedcondense.research.gate_schema import SiteGate
-from fedcondense.research.gates import gates_of_failure, gates_of_report
+from fedcondense.research.gates import gates_of_failure
 from fedcondense.research.report_schema import Gains, Scores, StudyReport
 from fedcondense.research.resamples import gap_between
-from fedcondense.research.study_report import read_study_report
+from fedcondense.research.study_report import gates_of_report, read_study_report
 from fedcondense.research.sweep_root import SweepRoot
 from fedcondense.research.sweep_schema import (
     CellDifference,

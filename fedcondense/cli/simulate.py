@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
+from fedcondense.errors import FedcondenseError
 
 if TYPE_CHECKING:
     from fedcondense.config.scenario import Scenario
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fedcondense.research.continual_schema import ContinualReport
     from fedcondense.research.report_schema import StudyReport
     from fedcondense.research.sweep_schema import Gap, SweepReport
-    from fedcondense.server.report_figures import Measures
+    from fedcondense.server.report_figures import Measures, PrivacyFacts
 
 PROGRAM = "fedcondense-simulate"
 
@@ -109,7 +110,11 @@ def _play_cells(scenario: Scenario, directory: Path) -> None:
     if report is not None:
         Console().print("This sweep is done; its scores:")
     else:
-        report = simulate_sweep(scenario, directory, screen=_cell_on_terminal)
+        try:
+            report = simulate_sweep(scenario, directory, screen=_cell_on_terminal)
+        except FedcondenseError:
+            _say_where(directory)  # it names the cells that failed, and shows the others
+            raise
     _show_cells(report, directory)
 
 
@@ -143,7 +148,21 @@ def _show_cells(report: SweepReport, directory: Path) -> None:
                 _gain(scores.joining),
             )
     console.print(table)
-    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    for privacy in {cell.privacy.model_dump_json(): cell.privacy for cell in report.cells}.values():
+        console.print(_guarantee(privacy))
+    _say_where(directory)
+
+
+def _say_where(directory: Path) -> None:
+    if (directory / "report.html").exists():
+        Console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+
+
+def _guarantee(privacy: PrivacyFacts) -> str:
+    if privacy.epsilon is None:
+        return f"privacy mode {privacy.mode}: no formal guarantee"
+    limits = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, unit {privacy.unit}"
+    return f"privacy mode {privacy.mode}: {limits}"
 
 
 def _show(report: StudyReport, directory: Path) -> None:
@@ -160,7 +179,8 @@ def _show(report: StudyReport, directory: Path) -> None:
     console.print(
         f"global set against random real images: {_gain(report.gains.global_minus_random_real)}"
     )
-    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    console.print(_guarantee(report.study.privacy))
+    _say_where(directory)
 
 
 def _rows(report: StudyReport) -> list[tuple[str, Measures, str]]:

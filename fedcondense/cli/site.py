@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from fedcondense.config.site import SiteConfig
     from fedcondense.config.study import Study
     from fedcondense.flower.site_status import SiteStatus
-    from fedcondense.privacy.budget import BudgetView
     from fedcondense.site.doctor import Finding
 
 PROGRAM = "fedcondense-site"
@@ -189,24 +187,34 @@ def _preview(site: SiteConfig, study: Study) -> None:
     from fedcondense.data.problems import naming_files
     from fedcondense.errors import ReleaseRefused
     from fedcondense.site.contribute import preview as preview_round
+    from fedcondense.site.officer import is_approved_here
     from fedcondense.site.state import RoundState
 
     torch.set_num_threads(site.threads)
-    page = RoundState(site.state, study.digest, FIRST_ROUND).page
+    state = RoundState(site.state, study.digest, FIRST_ROUND)
     console = Console()
     try:
         with watch_on_terminal() as watch, naming_files():
-            preview_round(site, study, round=FIRST_ROUND, watch=watch)
+            released = preview_round(site, study, round=FIRST_ROUND, watch=watch)
     except ReleaseRefused:
-        console.print(f"The gate refused. The page says why: {page}", soft_wrap=True)
+        console.print(f"The gate refused. The page says why: {state.page}", soft_wrap=True)
         raise
-    console.print(f"The gate lets this set pass; nothing was sent. Read: {page}", soft_wrap=True)
-    if site.release.needs_approval:
-        console.print("It leaves once the data officer has signed: fedcondense-site approve")
+    console.print(
+        f"The gate lets this set pass; nothing was sent. Read: {state.page}", soft_wrap=True
+    )
+    if is_approved_here(site, state, released.payload.sha256):
+        console.print("The data officer has signed it; `join` sends it.")
+    elif site.release.needs_approval:
+        console.print(
+            "It leaves once the data officer has signed: "
+            f"fedcondense-site approve SITE.toml {FIRST_ROUND}"
+        )
 
 
 def _approve(site: SiteConfig, study: Study, round: int) -> None:
     from fedcondense.errors import ApprovalMissing
+    from fedcondense.privacy.record_page import grouped
+    from fedcondense.site.local_page import write_page_again
     from fedcondense.site.officer import approve_payload
     from fedcondense.site.state import RoundState
 
@@ -218,51 +226,25 @@ def _approve(site: SiteConfig, study: Study, round: int) -> None:
             hint="fedcondense-site preview SITE.toml condenses one",
         )
     approval = approve_payload(site, state, record["payload_sha256"])
+    page = write_page_again(site, study, state)
     console = Console()
-    console.print(f"payload {record['payload_sha256']}", soft_wrap=True, highlight=False)
-    console.print(f"approved by {approval.fingerprint}", soft_wrap=True, highlight=False)
-    console.print(f"The page that this stands for: {state.page}", soft_wrap=True)
+    signed, by = grouped(record["payload_sha256"]), grouped(approval.fingerprint)
+    console.print(f"payload {signed}", soft_wrap=True, highlight=False)
+    console.print(f"approved by {by}", soft_wrap=True, highlight=False)
+    console.print(f"The page that this stands for: {page}", soft_wrap=True)
 
 
 def _budget(site: SiteConfig, study: Study) -> None:
+    from fedcondense.cli.budget import show_budget
     from fedcondense.privacy.ledger import PrivacyLedger
     from fedcondense.site.plan import access_of, planned_mechanisms
+    from fedcondense.site.state import RoundState
 
     ledger = PrivacyLedger.open(site.ledger_folder, site.population, site.ledger)
     plan = planned_mechanisms(site, study)
-    _show_budget(ledger.view(plan, access_of(study, FIRST_ROUND)), study)
-
-
-def _show_budget(view: BudgetView, study: Study) -> None:
-    console = Console()
-    table = Table("paid", "for", "noise (sigma)", "rate", "steps", "study", "finished")
-    for spending in view.spendings:
-        row = spending.row
-        table.add_row(
-            row.time[:10],
-            row.mechanism,
-            "none" if row.sigma is None else f"{row.sigma:g}",
-            f"{row.q:g}",
-            str(row.steps),
-            (row.study or "")[:8],
-            "yes" if spending.finished else "no",
-        )
-    console.print(table)
-    limit = "none" if view.budget is None else f"{view.budget.epsilon:g}"
-    console.print(f"population {view.population}, unit {view.unit}, budget: epsilon {limit}")
-    console.print(f"spent: epsilon {_epsilon(view.spent.epsilon)}")
-    if view.left is not None:
-        console.print(f"left: epsilon {view.left:.4g}")
-    console.print(f"looks for audits alone, which cost nothing: {view.rehearsals}")
-    if view.planned is not None:
-        after = _epsilon(view.planned.after.epsilon)
-        console.print(f"study {study.name} ({study.privacy.mode}): afterwards epsilon {after}")
-        if view.planned.refusal is not None:
-            console.print(f"it would be refused: {view.planned.refusal.message}", soft_wrap=True)
-
-
-def _epsilon(value: float) -> str:
-    return f"{value:.4g}" if value < float("inf") else "not bounded"
+    state = RoundState(site.state, study.digest, FIRST_ROUND)
+    is_paid = state.finished() and not state.refusals()
+    show_budget(ledger.view(plan, access_of(study, FIRST_ROUND)), study, is_paid=is_paid)
 
 
 def _show_status(found: SiteStatus) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[int | float, Field(ge=0)]  # a mean number of images need not be whole
@@ -16,6 +17,14 @@ class Figures(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True
     )
+
+
+class Sparse(Figures):
+    """Figures of which those that are None are absent from a file."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 class Estimate(Figures):

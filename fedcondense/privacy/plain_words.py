@@ -71,7 +71,7 @@ _NUMBERS: Mapping[str, str] = {
 }
 _PARTS: Mapping[str, str] = {
     "whole": "whole images",
-    "tiles": "the small pictures of which an image is made",
+    "tiles": "parts of images, each taken for a small whole chest",
     "quadrants": "quarters of images",
 }
 _FEATURES: Mapping[str, str] = {

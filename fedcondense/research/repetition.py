@@ -24,10 +24,12 @@ from fedcondense.research.comparators import CEILING, Comparison, as_pictures, c
 from fedcondense.research.consistency import measure_consistency, with_weights
 from fedcondense.research.cross_architecture import cross_candidates
 from fedcondense.research.evaluation_cache import EvaluationCache
+from fedcondense.research.gate_schema import FailedSite, Gate
+from fedcondense.research.gates import gate_of
 from fedcondense.research.hospitals import ROUND, Consortium
 from fedcondense.research.optional_schema import Consistency
 from fedcondense.research.report_assembly import curve_of
-from fedcondense.research.report_schema import FailedSite, Gate, Seconds, SiteFigures
+from fedcondense.research.report_schema import Seconds, SiteFigures
 from fedcondense.server.conclude import GLOBAL, Conclusion, bench_of, conclude_round
 from fedcondense.server.report_figures import GlobalSetFigures
 from fedcondense.site.journal import last_step, read_journal
@@ -151,9 +153,12 @@ class _Play:
         named = ", ".join(f"{site} {code}" for site, code in sorted(codes.items()))
         what = f"{len(intake.stored)} of {sites} sites contributed, the quorum is {quorum}: {named}"
         if intake.refused:
+            gate = self._gate(min(intake.refused))
+            page = gate.page if gate else "each site's errors.log"
             raise ReleaseRefused(
                 what,
-                hint='condense from noise; to study what is refused, say release = "study-only"',
+                hint=f"{page} in the run's directory says why; condense from noise, or to study "
+                'what is refused, say release = "study-only"',
             )
         raise QuorumMissed(
             what, hint="each site's errors.log says why; the codes are in docs/ref-errors.md"
@@ -266,9 +271,9 @@ class _Play:
     def _site(self, name: str) -> SiteFigures:
         here = self.repetition
         images, state = here.parts[name], here.consortium.state(name, here.study)
-        local, record = state.figures(), state.record()
-        run = here.consortium.run
-        sealed = run.sealed(ROUND, name)
+        local, gate = state.figures(), self._gate(name)
+        assert gate is not None, "nothing is sealed that no gate has looked at"
+        sealed = here.consortium.run.sealed(ROUND, name)
         condensing = [step for step in read_journal(state.journal) if step.stage == "condensing"]
         return SiteFigures(
             name=name,
@@ -282,18 +287,23 @@ class _Play:
             real_bytes=images.images.numel(),
             seconds=local.seconds,
             peak_megabytes=local.peak_megabytes,
-            gate=Gate(purpose=record["purpose"], problems=tuple(record["refusals"])),
-            payload_sha256=record["payload_sha256"],
+            gate=gate,
+            payload_sha256=state.record()["payload_sha256"],
             signing_key=here.consortium.fingerprint(name),
             curve=curve_of(condensing),
         )
+
+    def _gate(self, name: str) -> Gate | None:
+        here = self.repetition
+        folder = here.consortium.folder
+        return gate_of(here.consortium.state(name, here.study), folder.parent)
 
     def _failed(self) -> tuple[FailedSite, ...]:
         here = self.repetition
         intake = read_intake(here.consortium.run.intake(ROUND))
         codes = {**intake.missing, **intake.failed, **intake.refused}
         return tuple(
-            FailedSite(name=name, repetition=here.index, code=code)
+            FailedSite(name=name, repetition=here.index, code=code, gate=self._gate(name))
             for name, code in sorted(codes.items())
         )
 

@@ -12,12 +12,12 @@ from fedcondense.config.scenario import Partition, Scenario
 from fedcondense.config.study import Study
 from fedcondense.files.environment import RunEnvironment
 from fedcondense.progress import Step
+from fedcondense.research.gate_schema import FailedSite
 from fedcondense.research.optional_schema import Consistency, CrossArchitecture
 from fedcondense.research.report_schema import (
     LONGEST_CURVE,
     EvaluationFacts,
     External,
-    FailedSite,
     Gains,
     Release,
     Repetition,
@@ -27,7 +27,7 @@ from fedcondense.research.report_schema import (
     StudyFacts,
     StudyReport,
 )
-from fedcondense.server.report_figures import ScoredImages, network_text
+from fedcondense.server.report_figures import ScoredImages, network_text, privacy_facts
 
 Curve = dict[str, tuple[int | float | None, ...]]
 
@@ -121,6 +121,7 @@ def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
         image_size=study.image.size,
         channels=study.image.channels,
         network=network_text(study.network),
+        privacy=privacy_facts(study.privacy),
         evaluation=EvaluationFacts(
             networks=evaluation.networks,
             length=evaluation.length,

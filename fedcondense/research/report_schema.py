@@ -12,8 +12,15 @@ from pydantic import Field, model_validator
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.files.environment import RunEnvironment
 from fedcondense.files.figures import Difference, Figures, Share
+from fedcondense.research.gate_schema import FailedSite, Gate
 from fedcondense.research.optional_schema import Consistency, CrossArchitecture
-from fedcondense.server.report_figures import GlobalSetFigures, Measures, ScoredImages, SetScores
+from fedcondense.server.report_figures import (
+    GlobalSetFigures,
+    Measures,
+    PrivacyFacts,
+    ScoredImages,
+    SetScores,
+)
 
 LONGEST_CURVE = 200
 
@@ -59,13 +66,6 @@ class External(Figures):
     gains: Gains
 
 
-class Gate(Figures):
-    """What the gate said; problems are why a `simulation` would be refused as a `release`."""
-
-    purpose: Literal["release", "simulation"]
-    problems: tuple[str, ...] = ()
-
-
 class SiteFigures(Figures):
     """One site of one repetition that contributed."""
 
@@ -93,14 +93,6 @@ class SiteFigures(Figures):
         if max(lengths, default=0) > LONGEST_CURVE:
             raise ValueError(f"curve: at most {LONGEST_CURVE} values")
         return self
-
-
-class FailedSite(Figures):
-    """A site that did not contribute, and the code of its error."""
-
-    name: str
-    repetition: int = Field(ge=0)
-    code: str
 
 
 class Seconds(Figures):
@@ -156,6 +148,7 @@ class StudyFacts(Figures):
     image_size: int
     channels: int
     network: str
+    privacy: PrivacyFacts = PrivacyFacts()
     evaluation: EvaluationFacts
     classes: tuple[str, ...]
     dealing: str = Field(description="how training images were dealt to sites")

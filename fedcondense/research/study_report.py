@@ -10,6 +10,8 @@ from fedcondense.files.figures import Difference, Estimate
 from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
+from fedcondense.privacy.plain_words import REFUSALS
+from fedcondense.research.gate_schema import FailedSite, SiteGate
 from fedcondense.research.report_schema import Repetition, SiteFigures, StudyReport
 from fedcondense.server.report_figures import ARCHITECTURES
 
@@ -55,23 +57,36 @@ def weakest_site(repetition: Repetition) -> WeakestSite:
     return WeakestSite(repetition.seed, name, sites[name].balanced_accuracy, gain)
 
 
+def gates_of_report(report: StudyReport) -> list[SiteGate]:
+    """The gate's answers to all sites that came as far as asking it."""
+    sites: list[SiteFigures | FailedSite] = [*report.sites, *report.failed_sites]
+    return [
+        SiteGate(name=site.name, seed=report.repetitions[site.repetition].seed, gate=site.gate)
+        for site in sites
+        if site.gate is not None
+    ]
+
+
 def page_values(report: StudyReport, pictures: SetPictures) -> dict[str, object]:
     """What the template shows besides the report: drawings, pictures and what is largest."""
     from fedcondense.research.report_plots import drawings  # matplotlib takes half a second
 
-    first = report.repetitions[0]
+    gates = gates_of_report(report)
     return {
         "report": report,
         "judge": judgement,
         "weakest": [weakest_site(repetition) for repetition in report.repetitions],
         "largest": max(report.sites, key=lambda site: site.sealed_bytes),
-        "trained_on": sum(_condensed_from(site) for site in first.sites),
+        "refusals": refusals_in_words(),
+        "statements": sorted({site.gate.statement for site in report.sites} - {""}),
+        "passed": sum(not site.gate.problems for site in gates),
+        "asked": len(gates),
         "galleries": galleries(pictures),
         "architectures": {name.value: text for name, text in ARCHITECTURES.items()},
         **drawings(report),
     }
 
 
-def _condensed_from(site: SiteFigures) -> int:
-    """Images of the classes that the site condensed."""
-    return sum(n for name, n in site.class_counts.items() if name not in site.left_out)
+def refusals_in_words() -> dict[str, str]:
+    """Why a gate refuses, as people say it, by the word of the record."""
+    return {refusal.value: words for refusal, words in REFUSALS.items()}

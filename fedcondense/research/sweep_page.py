@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedcondense.files.page import Page
 from fedcondense.files.storage import write_json
-from fedcondense.research.study_report import judgement
+from fedcondense.research.gates import tally
+from fedcondense.research.study_report import judgement, refusals_in_words
 from fedcondense.research.sweep_schema import SweepReport
 from fedcondense.research.sweep_tables import by_name, difference_tables, paper_tables, published
 
@@ -36,5 +37,15 @@ def page_values(report: SweepReport) -> dict[str, object]:
         "difference_tables": difference_tables(report),
         "published": published(report),
         "astray": [reference for reference in report.references if not reference.cells],
+        "gated": any(cell.gates for cell in report.cells),
+        "limits": limits_of(report),
+        "tally": tally,
+        "refusals": refusals_in_words(),
         **sweep_drawings(report),
     }
+
+
+def limits_of(report: SweepReport) -> list[tuple[float, str]]:
+    """Delta and unit of the cells that have an epsilon, each pair once."""
+    found = {(cell.privacy.delta, cell.privacy.unit) for cell in report.cells}
+    return sorted((delta, unit) for delta, unit in found if delta is not None and unit is not None)

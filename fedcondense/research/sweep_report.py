@@ -13,9 +13,11 @@ from fedcondense.config.scenario import Scenario
 from fedcondense.config.sweep import Reference, axes_of
 from fedcondense.files.environment import this_environment
 from fedcondense.files.figures import Difference
+from fedcondense.research.gate_schema import SiteGate
+from fedcondense.research.gates import gates_of_failure
 from fedcondense.research.report_schema import Gains, Scores, StudyReport
 from fedcondense.research.resamples import gap_between
-from fedcondense.research.study_report import read_study_report
+from fedcondense.research.study_report import gates_of_report, read_study_report
 from fedcondense.research.sweep_root import SweepRoot
 from fedcondense.research.sweep_schema import (
     CellDifference,
@@ -28,7 +30,7 @@ from fedcondense.research.sweep_schema import (
     SweepFacts,
     SweepReport,
 )
-from fedcondense.server.report_figures import Measures
+from fedcondense.server.report_figures import Measures, privacy_facts
 
 
 def sweep_report(scenario: Scenario, cells: Sequence[Cell], root: SweepRoot) -> SweepReport:
@@ -125,10 +127,25 @@ def _figures(cell: Cell, root: SweepRoot, report: StudyReport | None) -> CellFig
         choices=dict(cell.choices),
         method=method_name(cell.scenario.distill, cell.scenario.privacy.mode),
         images_per_class=cell.scenario.images_per_class,
+        privacy=privacy_facts(cell.scenario.privacy),
+        gates=_gates(cell, root, report),
         state="done" if report else "failed" if failure else "waiting",
         failure=failure,
         results=results_of(report) if report else None,
     )
+
+
+def _gates(cell: Cell, root: SweepRoot, report: StudyReport | None) -> tuple[SiteGate, ...]:
+    """With the paths of the sites' pages as they are below the sweep's own directory."""
+    here = root.cell(cell)
+    found = gates_of_report(report) if report else gates_of_failure(here, cell.scenario.seeds)
+    folder = here.path.relative_to(root.path).as_posix()
+    return tuple(_below(folder, gate) for gate in found)
+
+
+def _below(folder: str, of: SiteGate) -> SiteGate:
+    page = f"{folder}/{of.gate.page}" if of.gate.page else ""
+    return of.model_copy(update={"gate": of.gate.model_copy(update={"page": page})})
 
 
 def _scores(report: StudyReport) -> CellScores:

@@ -12,8 +12,9 @@ from pydantic import Field
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.files.environment import RunEnvironment
 from fedcondense.files.figures import Amount, Figures
+from fedcondense.research.gate_schema import SiteGate
 from fedcondense.research.report_schema import EvaluationFacts
-from fedcondense.server.report_figures import ScoredImages
+from fedcondense.server.report_figures import PrivacyFacts, ScoredImages
 
 
 class Failure(Figures):
@@ -84,6 +85,8 @@ class CellFigures(Figures):
     choices: dict[str, str]
     method: str
     images_per_class: int
+    privacy: PrivacyFacts = PrivacyFacts()
+    gates: tuple[SiteGate, ...] = Field((), description="what the gate said to its sites")
     state: Literal["done", "failed", "waiting"]
     failure: Failure | None = None
     results: CellResults | None = None

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fedcondense.config.cell_names import private_suffix
-from fedcondense.config.privacy import FormalPrivacy
 from fedcondense.config.server import ServerConfig
 from fedcondense.config.study import Study
 from fedcondense.exchange.keys import signing_fingerprint
@@ -29,12 +28,12 @@ from fedcondense.server.report_figures import (
     SetScores,
     measures_of,
     network_text,
+    privacy_facts,
 )
 from fedcondense.server.report_schema import (
     EvaluationFacts,
     FailedSite,
     Gate,
-    PrivacyFacts,
     Round,
     RunFacts,
     Scores,
@@ -103,11 +102,10 @@ def page_values(found: ServerReport, union: GlobalSet) -> dict[str, object]:
 
 def study_facts(study: Study) -> StudyFacts:
     """What all sites agreed on, in a reader's words."""
-    method, evaluation, asked = study.distill, study.evaluation, study.privacy
-    formal = asked if isinstance(asked, FormalPrivacy) else None
+    method, evaluation = study.distill, study.evaluation
     return StudyFacts(
         name=study.name,
-        method=method.method + private_suffix(asked.mode),
+        method=method.method + private_suffix(study.privacy.mode),
         preset=method.preset,
         start=method.start.value,
         images_per_class=study.images_per_class,
@@ -116,12 +114,7 @@ def study_facts(study: Study) -> StudyFacts:
         image_size=study.image.size,
         channels=study.image.channels,
         network=network_text(study.network),
-        privacy=PrivacyFacts(
-            mode=asked.mode,
-            epsilon=formal.epsilon if formal else None,
-            delta=formal.delta if formal else None,
-            unit=formal.unit.value if formal else None,
-        ),
+        privacy=privacy_facts(study.privacy),
         evaluation=EvaluationFacts(
             networks=evaluation.networks,
             length=evaluation.length,

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
+from fedcondense.config.privacy import FormalPrivacy, Privacy
 from fedcondense.config.study import Architecture, NetworkSpec
-from fedcondense.files.figures import Amount, Estimate, Figures, Share
+from fedcondense.files.figures import Amount, Estimate, Figures, Share, Sparse
 from fedcondense.learning import scores
 from fedcondense.learning.scores import Resampled
 
@@ -66,12 +67,40 @@ class ScoredImages(Figures):
     class_counts: dict[str, int]
 
 
+class PrivacyFacts(Sparse):
+    """What a study asks of a release; under `none` there is nothing but the mode.
+
+    An `epsilon` never stands without its `delta` and without the `unit` that it is about.
+    """
+
+    mode: str = "none"
+    epsilon: float | None = None
+    delta: float | None = None
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> PrivacyFacts:
+        absent = [value is None for value in (self.epsilon, self.delta, self.unit)]
+        if any(absent) != (self.mode == "none") or any(absent) != all(absent):
+            raise ValueError("privacy: epsilon, delta and unit stand together, or in mode none not")
+        return self
+
+
 class GlobalSetFigures(Figures):
     """The global synthetic set; `classes` are those that it holds."""
 
     sha256: str
     images: int = Field(ge=0)
     classes: tuple[str, ...]
+
+
+def privacy_facts(asked: Privacy) -> PrivacyFacts:
+    """What a study asks for, in the figures of a report."""
+    if not isinstance(asked, FormalPrivacy):
+        return PrivacyFacts()
+    return PrivacyFacts(
+        mode=asked.mode, epsilon=asked.epsilon, delta=asked.delta, unit=asked.unit.value
+    )
 
 
 def measures_of(scored: Resampled, classes: Sequence[str]) -> Measures:

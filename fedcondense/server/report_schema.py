@@ -12,7 +12,12 @@ from pydantic import Field
 
 from fedcondense.files.environment import RunEnvironment
 from fedcondense.files.figures import Figures
-from fedcondense.server.report_figures import GlobalSetFigures, ScoredImages, SetScores
+from fedcondense.server.report_figures import (
+    GlobalSetFigures,
+    PrivacyFacts,
+    ScoredImages,
+    SetScores,
+)
 
 
 class EvaluationFacts(Figures):
@@ -23,15 +28,6 @@ class EvaluationFacts(Figures):
     steps: int | None = None
     batch: int
     resamples: int
-
-
-class PrivacyFacts(Figures):
-    """What the study asks of a release; under `none` there is nothing but the mode."""
-
-    mode: str
-    epsilon: float | None = None
-    delta: float | None = None
-    unit: str | None = None
 
 
 class StudyFacts(Figures):

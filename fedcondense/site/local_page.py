@@ -17,6 +17,7 @@ from fedcondense.privacy.likeness import Kind
 from fedcondense.privacy.matches import closest_pictures
 from fedcondense.privacy.record_page import Approving, Likeness, LocalRecord, write_record_page
 from fedcondense.site.officer import is_approved_here, pinned_officer
+from fedcondense.site.payload import payload_of
 from fedcondense.site.state import RoundState
 
 SHOWN = 12
@@ -60,6 +61,11 @@ def write_page(
     )
     write_record_page(state.page, local)
     return state.page
+
+
+def write_page_again(site: SiteConfig, study: Study, state: RoundState) -> Path:
+    """Write the page anew from what is kept, since the officer has decided."""
+    return write_page(site, study, state, payload_of(state, study), state.record())
 
 
 def _likenesses(state: RoundState, study: Study) -> tuple[Likeness, ...]:

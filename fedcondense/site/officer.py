@@ -40,6 +40,12 @@ def approve_payload(site: SiteConfig, state: RoundState, payload_sha256: str) ->
             "site.toml: release.officer_key is missing",
             hint="name the file of the data officer's own key, best on the officer's own stick",
         )
+    if site.release.officer is None:
+        raise SettingsError(
+            "site.toml: release.officer is missing",
+            hint="give the fingerprint that `init` printed for the data officer, as the officer "
+            "has it on paper",
+        )
     key = SigningKey.load(site.release.officer_key)
     if fingerprint_digits(key.fingerprint) != pinned_officer(site):
         raise SettingsError(

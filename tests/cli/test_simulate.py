@@ -140,6 +140,21 @@ def test_the_exit_code_of_a_sweep_is_that_of_its_first_failed_cell(run, tmp_path
     assert lines[1] == "hint: what to do"
 
 
+def test_a_sweep_that_fails_says_where_its_report_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    play = StandIn(fails={2: ReleaseRefused("what is wrong", hint="what to do")})
+    monkeypatch.setattr(sweep, "simulate_sweep", partial(sweep.simulate_sweep, play=play))
+    toml = TINY.format(top="") + "[sweep]\nimages_per_class = [1, 2]\n"
+    Path("tiny.toml").write_text(toml)
+
+    data = folder(tmp_path / "data")
+    words = ["tiny.toml", "--data", str(data), "--out", "out"]
+    result = CliRunner().invoke(command.app, words)
+
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[-1] == "report: out/report.html"
+
+
 def test_a_quorum_that_can_never_be_met(run, tmp_path):
     code, lines = run(TINY.format(top="quorum = 3"), "--data", str(folder(tmp_path / "data")))
 

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedcondense.config.cells import cells_of
 from fedcondense.config.loading import parse_settings
+from fedcondense.config.privacy import DpEmbed
 from fedcondense.config.scenario import ReleaseMode, Scenario, load_scenario, scenario_toml
-from fedcondense.config.site import ImageCsv, ImageFolder, ImageNpz, Phantoms
+from fedcondense.config.site import ImageCsv, ImageFolder, ImageNpz, Phantoms, ReleasePolicy
 from fedcondense.config.study import Study
 from fedcondense.config.synthesis import Family
 from fedcondense.errors import SettingsError
@@ -232,6 +234,45 @@ def test_a_study_that_cannot_be_is_refused_in_the_scenarios_name():
 
     with pytest.raises(SettingsError, match=r"^quick: network\.depth: 8 blocks leave less than"):
         deep.study(("a", "b"), 3, 0)
+
+
+def test_the_leak_demo_is_one_study_from_noise_and_from_real_images_under_an_enforced_gate():
+    demo = load_scenario(SIMULATIONS / "leak_demo.toml")
+
+    cells = [cell.scenario for cell in cells_of(demo)]
+
+    assert [cell.distill.start.value for cell in cells] == ["noise", "real"]
+    starts = {cell.model_copy(update={"distill": None}) for cell in cells}
+    assert len({cell.model_dump_json() for cell in starts}) == 1  # they differ in nothing else
+    assert demo.release is ReleaseMode.ENFORCED
+    assert demo.site == ReleasePolicy()  # no limit is lowered for the demo
+    assert isinstance(demo.images, Phantoms)
+
+
+def test_the_demo_of_a_guarantee_is_the_leak_demo_from_noise_with_differential_privacy():
+    leak, guarded = (load_scenario(SIMULATIONS / f"{name}_demo.toml") for name in ("leak", "dp"))
+
+    noise = cells_of(leak)[0].scenario
+
+    assert (guarded.distill, guarded.image, guarded.network, guarded.images) == (
+        noise.distill,
+        noise.image,
+        noise.network,
+        noise.images,
+    )
+    assert guarded.privacy == DpEmbed(mode="dp-embed", epsilon=8.0)
+    assert guarded.site == ReleasePolicy()
+
+
+def test_the_sweep_of_differential_privacy_has_a_cell_without_it_beside_each_epsilon():
+    demo = load_scenario(SIMULATIONS / "dp_embed.toml", Path("x.npz"))
+
+    played = {
+        (cell.scenario.distill.method, getattr(cell.scenario.privacy, "epsilon", None))
+        for cell in cells_of(demo)
+    }
+
+    assert played == {(m, e) for m in ("idm", "dm") for e in (None, 10.0, 8.0, 3.0, 1.0)}
 
 
 def test_a_scenario_enforces_the_gate_if_it_says_nothing():

@@ -17,9 +17,9 @@ from fedcondense.files.environment import this_environment
 from fedcondense.files.storage import write_json
 from fedcondense.learning.scores import TestSet
 from fedcondense.progress import Step, Watch
+from fedcondense.research.gate_schema import Gate
 from fedcondense.research.report_assembly import Circumstances, Pooled, assemble, study_facts
 from fedcondense.research.report_schema import (
-    Gate,
     Release,
     Repetition,
     Seconds,
@@ -113,7 +113,12 @@ def _site(name: str, repetition: int, scenario: Scenario) -> SiteFigures:
         real_bytes=30_720,
         seconds=2.5,
         peak_megabytes=100,
-        gate=Gate(purpose="simulation"),
+        gate=Gate(
+            purpose="simulation",
+            problems=("real-start",) if scenario.distill.start == "real" else (),
+            audits={"provenance": "passed", "memorisation": "refused", "membership": "not-run"},
+            page=f"seed-{repetition}/sites/{name}/preview.html",
+        ),
         payload_sha256="2" * 64,
         signing_key="somebody's",
     )

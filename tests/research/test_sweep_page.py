@@ -16,6 +16,7 @@ from fedcondense.config.cells import cells_of
 from fedcondense.errors import DivergedError
 from fedcondense.learning.scores import difference, pool
 from fedcondense.progress import silent
+from fedcondense.research.gate_schema import Gate
 from fedcondense.research.sweep_page import page_values, write_sweep_report
 from fedcondense.research.sweep_plots import lines_of
 from fedcondense.research.sweep_report import sweep_report
@@ -152,7 +153,7 @@ def test_a_line_joins_cells_that_differ_in_images_per_class_alone():
 
 def test_the_page_is_one_file_without_a_script():
     assert "<script" not in page()
-    assert not re.search(r'(?:src|href)="(?!#|data:)', page())
+    assert not re.search(r'(?:src|href)="(?!#|data:|cells/[^"]*/preview\.html")', page())
 
 
 def test_ids_stand_once_and_every_link_of_the_page_leads_somewhere():
@@ -185,6 +186,47 @@ def test_the_page_names_what_failed_and_what_was_published():
     assert "3 of 4 cells are done, 1 failed." in page()
     assert "Zhao et al. 2023, Table 1" in page()
     assert "none of this sweep" in page()
+
+
+def test_each_cell_stands_with_what_the_gates_of_its_sites_said():
+    cells = {cell.name: cell for cell in finished().cells}
+    idm = next(cell for cell in cells.values() if cell.method == "idm, real start" and cell.gates)
+
+    row = page().split('<h2 id="gate">')[1].split(idm.name, 1)[1].split("</tr>")[0]
+
+    assert len(idm.gates) == 4  # two sites, two seeds
+    assert "refused</b> as a release<small>4 of 4 sites" in row
+    for site in idm.gates:
+        assert site.gate.page.startswith(f"cells/{idm.name}/seed-")
+        assert f'href="{site.gate.page}"' in row
+
+
+def test_cells_of_before_verdicts_were_reported_are_shown_without_them():
+    cell = next(cell for cell in finished().cells if cell.gates)
+    bare = cell.gates[0].model_copy(update={"gate": Gate(purpose="simulation")})
+    report = finished().model_copy(
+        update={"cells": (cell.model_copy(update={"gates": (bare,)}), *finished().cells[1:])}
+    )
+
+    with TemporaryDirectory() as folder:
+        write_sweep_report(Path(folder), report)
+        row = (Path(folder) / "report.html").read_text().split('<h2 id="gate">')[1]
+
+    assert row.split("</tr>")[1].count("<td>not known</td>") == 3
+
+
+def test_an_epsilon_of_a_sweep_stands_with_its_delta_and_unit():
+    asked = {"mode": "dp-embed", "epsilon": 8.0}
+    scenario = sweep_scenario({"privacy": [{"mode": "none"}, asked]})
+    with TemporaryDirectory() as folder:
+        report = sweep_report(scenario, cells_of(scenario), SweepRoot(Path(folder)))
+        write_sweep_report(Path(folder), report)
+        text = (Path(folder) / "report.html").read_text()
+
+    assert "that of one study at one site:</b> delta 1e-05, unit image, add/remove one" in text
+    assert [cell.privacy.epsilon for cell in report.cells] == [None, 8.0]
+    assert report.to_json()["cells"][0]["privacy"] == {"mode": "none"}
+    assert "that of one study" not in page()  # it has no epsilon
 
 
 def test_names_from_the_file_are_escaped():

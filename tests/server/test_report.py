@@ -20,13 +20,16 @@ from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import read_json, write_atomically
 from fedcondense.flower.round_files import Intake, write_intake
+from fedcondense.server.aggregate import read_global_set
 from fedcondense.server.conclusion import Conclusion
 from fedcondense.server.current_run import CurrentRun, begin_run
 from fedcondense.server.enrolment import admit
 from fedcondense.server.evaluation_images import load_evaluation
 from fedcondense.server.events import note
 from fedcondense.server.intake import receive, stored_digests
-from fedcondense.server.report import assemble, read_report, write_report
+from fedcondense.server.report import PAGE as PAGE_OF_SERVER
+from fedcondense.server.report import assemble, page_values, read_report, write_report
+from fedcondense.server.report_figures import PrivacyFacts
 from fedcondense.server.report_schema import ServerReport
 
 SHORT = {"networks": 2, "steps": 4, "batch": 8, "resamples": 100}
@@ -153,6 +156,37 @@ def test_each_enrolled_site_without_a_contribution_is_named_with_its_reason(
     for name in failed:
         assert name in text
     assert values["run"]["enrolled"] == 5
+
+
+def test_verdicts_stand_one_by_one_and_reasons_stay_at_the_refused_site(
+    page: str, values: dict[str, Any]
+) -> None:
+    reader = PageReader(page)
+    text = " ".join(reader.text.split())
+
+    for word in ("Provenance", "Memorisation", "Membership"):
+        assert f'<th scope="col">{word}</th>' in page
+    for site in values["sites"]:
+        assert set(site["gate"]["audits"]) == {"provenance", "memorisation", "membership"}
+    assert "refused by its own gate; why, stands on the site's own page and stays there" in text
+    assert "preview.html" not in page
+
+
+def test_an_epsilon_of_the_study_stands_with_delta_unit_and_mode(
+    concluded: Concluded, page: str, values: dict[str, Any]
+) -> None:
+    assert values["study"]["privacy"] == {"mode": "none"}
+    assert "mode none: nothing bounds an attack" in page
+    report = assemble(concluded.office.config, concluded.current)
+    privacy = PrivacyFacts(mode="dp-sgd", epsilon=3.0, delta=1e-6, unit="patient")
+    study = report.study.model_copy(update={"privacy": privacy})
+    asked = report.model_copy(update={"study": study})
+
+    union = read_global_set(concluded.current.run.global_set(1))
+    shown = PAGE_OF_SERVER.render(page_values(asked, union)).decode()
+
+    assert "at most; mode dp-sgd, delta 1e-06, unit patient" in shown
+    assert asked.to_json()["study"]["privacy"] == privacy.model_dump()
 
 
 def test_the_statements_of_the_records_stand_on_the_page_word_for_word(

@@ -28,20 +28,6 @@ def real_data() -> Path:
     return path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what has not been seen green since sites audit their sets be named and not stop.
-
-    Small federations of processes now meet real audits, and wait for sites that are refused. To
-    be taken out test by test.
-    """
-    why = "not settled since sites audit their sets"
-    for item in items:
-        if item.get_closest_marker("e2e"):
-            item.add_marker(pytest.mark.xfail(reason=why, run=False))
-        elif item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xfail(reason=why, strict=False))
-
-
 @pytest.fixture
 def audits_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sites whose audits pass without being run."""

@@ -23,7 +23,6 @@ import fedcondense
 from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import ContributionRejected, DescriptionRejected
 from fedcondense.exchange.rejection import Reason, demand
-from fedcondense.exchange.round_result import LARGEST_RESULT
 from fedcondense.exchange.run_description import LARGEST_DESCRIPTION
 from fedcondense.files.storage import sha256
 
@@ -34,7 +33,8 @@ RESULT = "query.result"
 LARGEST_ROUND = 1_000
 _VERSION = r"[0-9A-Za-z.+-]{1,40}"
 _NUMPY = "numpy.ndarray"  # Flower's name for an array in npy form
-_REQUEST = {"protocol": int, "version": str, "description": bytes, "round": int, "result": bytes}
+_REQUEST = {"protocol": int, "version": str, "description": bytes, "round": int}
+_WITH_RESULT = {**_REQUEST, "result": bytes}
 _REPLY = {
     "protocol": int,
     "version": str,
@@ -100,9 +100,10 @@ def to_request(kind: str, node: int, ask: Ask, seconds: float) -> Message:
             "version": ask.version,
             "description": ask.description,
             "round": ask.round,
-            "result": ask.result,
         }
     )
+    if ask.result:  # an empty value could not be counted by the reader
+        record["result"] = ask.result
     content = RecordDict({"request": record})
     if ask.result:
         content["global"] = _packed("global", ask.data)
@@ -117,19 +118,21 @@ def read_request(message: Message) -> Ask:
     """
     content = message.content if message.has_content() else {}
     records = set(content)
-    if "request" not in records or not _has_fields(content["request"], _REQUEST):
+    fields = _WITH_RESULT if records == {"request", "global"} else _REQUEST
+    if records - {"global"} != {"request"} or not _has_fields(content["request"], fields):
         _reject_request("it is malformed")
     values: Mapping[str, Any] = content["request"]
+    result = values.get("result", b"")
+    if bool(result) is not ("global" in records):
+        _reject_request("it is malformed")
     if values["protocol"] != PROTOCOL:
         _reject_request("it is of another protocol")
-    if len(values["description"]) > LARGEST_DESCRIPTION or len(values["result"]) > LARGEST_RESULT:
+    if max(len(values["description"]), len(result)) > LARGEST_DESCRIPTION:
         _reject_request("it is too long")
     if not 1 <= values["round"] <= LARGEST_ROUND or not re.fullmatch(_VERSION, values["version"]):
         _reject_request("it is malformed")
-    if records != ({"request", "global"} if values["result"] else {"request"}):
-        _reject_request("it is malformed")
-    data = _read_global(content["global"]) if values["result"] else b""
-    return Ask(values["description"], values["round"], values["version"], values["result"], data)
+    data = _read_global(content["global"]) if result else b""
+    return Ask(values["description"], values["round"], values["version"], result, data)
 
 
 def _read_global(record: Any) -> bytes:

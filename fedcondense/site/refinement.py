@@ -26,6 +26,8 @@ from fedcondense.progress import Watch, silent
 from fedcondense.site.global_set import kept_global
 from fedcondense.site.state import RoundState
 
+MOST_MAPS = 8  # of dp-embed that learn; the others stay random, for each costs some seconds
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -102,7 +104,7 @@ def last_set(site: SiteConfig, study: Study, round: int) -> RoundState | None:
 def networks_needed(study: Study) -> int:
     """How many networks that know the global set a method begins with."""
     method, privacy = study.distill, study.privacy
-    maps = privacy.maps if isinstance(privacy, DpEmbed) else 0
+    maps = min(privacy.maps, MOST_MAPS) if isinstance(privacy, DpEmbed) else 0
     if isinstance(method, Mtt) or getattr(method, "queue", None) is Queue.EXPERTS:
         return 1  # where all experts begin
     if isinstance(method, Idm):

@@ -48,8 +48,8 @@ def set_of(labels: list[int], value: float = 0.0) -> SyntheticSet:
     return SyntheticSet(images, torch.tensor(labels), images)
 
 
-def own_of(labels: list[int], **learned: object) -> OwnSet:
-    images = torch.arange(len(labels)).float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4) + 1
+def own_of(labels: list[int], size: int = 4, **learned: object) -> OwnSet:
+    images = torch.arange(len(labels)).float().view(-1, 1, 1, 1).expand(-1, 1, size, size) + 1
     return OwnSet(images.clone(), torch.tensor(labels), **learned)  # type: ignore[arg-type]
 
 
@@ -158,7 +158,7 @@ def test_every_expert_begins_at_the_one_public_point(source):
 
 def test_trajectory_matching_goes_on_with_its_own_step_size(source, experts):
     study = small_study("mtt")
-    source = with_refinement(source, Refinement(replace(own_of([0]), student_rate=0.125)))
+    source = with_refinement(source, Refinement(replace(own_of([0], 16), student_rate=0.125)))
 
     matching = TrajectoryMatching(source, study, Seed(0), experts)
 

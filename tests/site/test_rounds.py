@@ -11,7 +11,7 @@ from hospital_kit import TINY, Hospital, films, tiny_study
 from wire_kit import RUN
 
 from fedcondense.config.loading import parse_settings
-from fedcondense.config.privacy import Budget, Declared
+from fedcondense.config.privacy import Budget, Declared, Unit
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
 from fedcondense.errors import DescriptionRejected, LimitExceeded, SettingsError
@@ -46,6 +46,9 @@ SCORES = {
 def study_of(rounds: int = 2, **changes: Any) -> Study:
     values = tiny_study().model_dump(mode="json") | {"rounds": rounds} | changes
     return parse_settings(Study, values, "tiny")
+
+
+LONGER = study_of(distill=TINY | {"iterations": 4, "push_interval": 2})
 
 
 def site_of(hospital: Hospital, **changes: Any) -> SiteConfig:
@@ -175,18 +178,18 @@ def test_what_a_gate_refused_is_not_gone_on_from(hospital):
 
 def test_an_interrupted_second_round_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FileCheckpoints", _at_every_iteration)
-    whole, broken = (Hospital(tmp_path / name, study_of()) for name in ("whole", "broken"))
+    whole, broken = (Hospital(tmp_path / name, LONGER) for name in ("whole", "broken"))
     for hospital in (whole, broken):
         play(hospital, 1)
     play(whole, 2, given_after(whole, 1))
 
     with pytest.raises(KeyboardInterrupt):
-        play(broken, 2, given_after(broken, 1), watch=interrupted_at(1))
+        play(broken, 2, given_after(broken, 1), watch=interrupted_at(3))
     assert state(broken, 2).checkpoint.exists()
     steps: list[Step] = []
     play(broken, 2, given_after(broken, 1), watch=steps.append)
 
-    assert [step.done for step in steps if step.stage == "condensing"] == [2]
+    assert [step.done for step in steps if step.stage == "condensing"] == [3, 4]
     np.testing.assert_array_equal(
         state(broken, 2).synthetic()["images"], state(whole, 2).synthetic()["images"]
     )
@@ -194,17 +197,17 @@ def test_an_interrupted_second_round_goes_on_to_the_same_bits(tmp_path, monkeypa
 
 def test_a_checkpoint_of_another_global_set_is_not_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FileCheckpoints", _at_every_iteration)
-    hospital = Hospital(tmp_path, study_of())
+    hospital = Hospital(tmp_path, LONGER)
     play(hospital, 1)
     given = given_after(hospital, 1)
     with pytest.raises(KeyboardInterrupt):
-        play(hospital, 2, given, watch=interrupted_at(1))
+        play(hospital, 2, given, watch=interrupted_at(3))
 
     other = replace(given, result=replace(given.result, set_sha256="0" * 64))
     steps: list[Step] = []
     play(hospital, 2, other, watch=steps.append)
 
-    assert [step.done for step in steps if step.stage == "condensing"] == [1, 2]
+    assert [step.done for step in steps if step.stage == "condensing"] == [1, 2, 3, 4]
 
 
 def _at_every_iteration(path, identity):
@@ -293,7 +296,7 @@ def private(tmp_path) -> Hospital:
 
 
 def private_site(hospital: Hospital, epsilon: float = 50.0) -> SiteConfig:
-    budget = Budget(epsilon=epsilon, delta=1e-5, unit="patient")
+    budget = Budget(epsilon=epsilon, delta=1e-5, unit=Unit.PATIENT)
     return site_of(hospital, ledger=budget, declared=Declared(images=180, patients=180))
 
 

@@ -115,9 +115,6 @@ class Visit:
         note_request(self.site.state, last)
 
 
-Act = Callable[[Place, Request, Ask], Reply]
-
-
 def _ready(place: Place, request: Request, ask: Ask) -> Reply:
     return Reply(Outcome.READY)
 
@@ -150,7 +147,9 @@ def _sealed(place: Place, request: Request, ask: Ask) -> Reply:
     return Reply(Outcome.SEALED, sealed=sealed)
 
 
-def _answer(message: Message, context: Context, act: Act) -> Message:
+def _answer(
+    message: Message, context: Context, act: Callable[[Place, Request, Ask], Reply]
+) -> Message:
     """The reply to `message`; whatever goes wrong becomes an outcome and a code."""
     visit = Visit(message)
     try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from fedcondense.distill import idm
 from fedcondense.distill.dm import distill_dm
 from fedcondense.distill.experts import Learner

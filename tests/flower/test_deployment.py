@@ -301,7 +301,7 @@ def test_a_round_that_was_collected_before_a_death_is_concluded_without_flower(p
         all_answer(flower)
         raise KeyboardInterrupt
 
-    played = play(killed)
+    played = play(killed, lambda flower: None)
     with pytest.raises(KeyboardInterrupt):
         played.serve()
 

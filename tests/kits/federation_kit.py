@@ -122,9 +122,10 @@ def stand_in(
         raise DataError(f"no image of {PATIENT} can be read", hint=f"look for {PATIENT}")
     if behaviour["raises"]:
         raise ValueError(PATIENT)
-    kept = site.state / "kept.sealed"
+    kept = site.state / f"kept-{request.round}.sealed"
     if not kept.exists():
-        released = decided(payload_of(study, seed=site.seed), study, mode)
+        payload = payload_of(study, seed=site.seed)
+        released = decided(payload, study, mode, round=request.round)
         key = SigningKey.load(site.state / "keys" / "signing.key")
         kept.write_bytes(seal(released, request, site.name, study, key))
     return kept.read_bytes()

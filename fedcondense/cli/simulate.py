@@ -194,6 +194,10 @@ def _rows(report: StudyReport) -> list[tuple[str, Measures, str]]:
     rows: list[tuple[str, Measures, str]] = [
         (name, found, f"{found.images:.0f}") for name, found in sets.items()
     ]
+    if len(report.repetitions) == 1:
+        for one in report.repetitions[0].rounds:
+            of_round = one.scores.global_set
+            rows.append((f"global set of round {one.round}", of_round, f"{of_round.images:.0f}"))
     rows.append(("alone (mean of sites)", scores.site_alone.mean, ""))
     rows.append(("joined (mean of sites)", scores.site_joined.mean, ""))
     return rows

@@ -17,7 +17,7 @@ from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_termin
 if TYPE_CHECKING:
     from fedcondense.config.site import SiteConfig
     from fedcondense.config.study import Study
-    from fedcondense.flower.site_status import SiteStatus
+    from fedcondense.flower.site_status import RoundKept, SiteStatus
     from fedcondense.site.doctor import Finding
 
 PROGRAM = "fedcondense-site"
@@ -59,14 +59,20 @@ def check(site: SiteFile) -> None:
 
 
 @app.command()
-def preview(site: SiteFile) -> None:
+def preview(
+    site: SiteFile,
+    round: Annotated[
+        int | None,
+        typer.Argument(metavar="ROUND", min=1, help="the round; the newest one if left out"),
+    ] = None,
+) -> None:
     """Do everything that `join` does, and send nothing.
 
     Condenses, audits and writes the page that the data officer reads. `join` later sends exactly
     this set. After a refusal the same command tries another set, as often as the site allows.
     """
     with operator_errors(PROGRAM):
-        _preview(*_agreed(site))
+        _preview(*_agreed(site), round)
 
 
 @app.command()
@@ -81,7 +87,7 @@ def approve(
 
 @app.command()
 def join(site: SiteFile) -> None:
-    """Take part in the study until stopped; outlives restarts of the server."""
+    """Take part in the study until it is over; outlives restarts of the server."""
     with operator_errors(PROGRAM):
         from fedcondense.flower.supernode import join as join_study
 
@@ -181,21 +187,25 @@ def _tell(findings: Iterable[Finding]) -> bool:
     return healthy
 
 
-def _preview(site: SiteConfig, study: Study) -> None:
+def _preview(site: SiteConfig, study: Study, asked: int | None) -> None:
     import torch
 
     from fedcondense.data.problems import naming_files
     from fedcondense.errors import ReleaseRefused
     from fedcondense.site.contribute import preview as preview_round
+    from fedcondense.site.global_set import newest_round
+    from fedcondense.site.limits import check_study
     from fedcondense.site.officer import is_approved_here
     from fedcondense.site.state import RoundState
 
     torch.set_num_threads(site.threads)
-    state = RoundState(site.state, study.digest, FIRST_ROUND)
+    number = asked or newest_round(site, study)
+    check_study(site.limits, study, number)
+    state = RoundState(site.state, study.digest, number)
     console = Console()
     try:
         with watch_on_terminal() as watch, naming_files():
-            released = preview_round(site, study, round=FIRST_ROUND, watch=watch)
+            released = preview_round(site, study, round=number, watch=watch)
     except ReleaseRefused:
         console.print(f"The gate refused. The page says why: {state.page}", soft_wrap=True)
         raise
@@ -207,7 +217,7 @@ def _preview(site: SiteConfig, study: Study) -> None:
     elif site.release.needs_approval:
         console.print(
             "It leaves once the data officer has signed: "
-            f"fedcondense-site approve SITE.toml {FIRST_ROUND}"
+            f"fedcondense-site approve SITE.toml {number}"
         )
 
 
@@ -237,14 +247,25 @@ def _approve(site: SiteConfig, study: Study, round: int) -> None:
 def _budget(site: SiteConfig, study: Study) -> None:
     from fedcondense.cli.budget import show_budget
     from fedcondense.privacy.ledger import PrivacyLedger
-    from fedcondense.site.plan import access_of, planned_mechanisms
+    from fedcondense.site.plan import access_of, planned_mechanisms, rounds_to_come
     from fedcondense.site.state import RoundState
 
     ledger = PrivacyLedger.open(site.ledger_folder, site.population, site.ledger)
-    plan = planned_mechanisms(site, study)
+    rounds = max(1, rounds_to_come(study, ledger.rows()))  # none to come: another set of it
+    plan = planned_mechanisms(site, study) * rounds
     state = RoundState(site.state, study.digest, FIRST_ROUND)
     is_paid = state.finished() and not state.refusals()
     show_budget(ledger.view(plan, access_of(study, FIRST_ROUND)), study, is_paid=is_paid)
+
+
+def _score_of(kept: RoundKept) -> str:
+    """What the server told of the round's global set, where it did."""
+    if "balanced_accuracy" not in kept.scores:
+        return ""
+    score = kept.scores["balanced_accuracy"]
+    return (
+        f"; its global set: balanced accuracy {score['mean']} ({score['low']} to {score['high']})"
+    )
 
 
 def _show_status(found: SiteStatus) -> None:
@@ -261,6 +282,7 @@ def _show_status(found: SiteStatus) -> None:
         condensed = "condensed" if kept.condensed else "not condensed"
         console.print(
             f"{kept.round} of study {kept.study_digest[:8]}: {condensed}, sealed {kept.sealed}"
+            f"{_score_of(kept)}"
         )
     console.print(f"signing key: {found.signing}", soft_wrap=True, highlight=False)
     console.print(f"node key: {found.node}", soft_wrap=True, highlight=False)

@@ -22,6 +22,7 @@ from fedcondense.config.site import (
     ReleasePolicy,
 )
 from fedcondense.config.study import (
+    MOST_ROUNDS,
     Architecture,
     ClassName,
     EvaluationProtocol,
@@ -101,6 +102,9 @@ class Scenario(Settings):
         (0,), min_length=1, description="one repetition each: another partition of the same images"
     )
     quorum: int | None = Field(None, ge=1, description="left out: all sites but one, at least one")
+    rounds: int = Field(
+        1, ge=1, le=MOST_ROUNDS, description="from the second on sites refine what they sent"
+    )
     release: ReleaseMode = Field(
         ReleaseMode.ENFORCED,
         description="`study-only`: a refused set stays on this machine and is studied all the same",
@@ -192,9 +196,17 @@ class Scenario(Settings):
             "privacy": self.privacy.model_dump(mode="json"),
             "evaluation": self.evaluation.model_dump(mode="json"),
             "quorum": quorum,
+            "rounds": self.rounds,
             "seed": seed,
         }
-        return parse_settings(Study, values, self.name)
+        study = parse_settings(Study, values, self.name)
+        if self.rounds > 1 and not study.fits_a_request(sites):
+            raise SettingsError(
+                f"{self.name}: rounds: the global set of {sites} sites is above the 64 MB that "
+                "sites take in",
+                hint="lower images_per_class or image.size, or play one round",
+            )
+        return study
 
 
 def load_scenario(path: Path, data: Path | None = None) -> Scenario:

@@ -70,7 +70,9 @@ class Timing(Settings):
     """How long a run waits; a span is a whole number, a space, and s, min, h or d."""
 
     deadline: Span = Field(
-        "72 h", description="after the start of a run: who has not contributed then is missing"
+        "72 h",
+        description="after the start of a run, and of each further round: who has not contributed "
+        "then is missing",
     )
     joining: Span = Field(
         "30 min",

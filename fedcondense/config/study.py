@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from fedcondense.config.coresets import Coreset
 from fedcondense.config.loading import Settings, load_settings
 from fedcondense.config.matching import Queue
 from fedcondense.config.methods import Method
@@ -17,7 +18,9 @@ from fedcondense.config.synthesis import ALL_FAMILIES, Family, Start
 from fedcondense.errors import InternalError
 from fedcondense.files.storage import canonical_json, sha256
 
+LARGEST_GLOBAL_SET = 63_000_000  # bytes; a site takes in at most 64 MB with one request
 LARGEST_CONTRIBUTION = 64 * 2**20  # bytes; Flower's database locks far above it
+MOST_ROUNDS = 30  # a record names at most 64 charged rows, and a round charges two at most
 PublicSeed = Annotated[int, Field(ge=0, lt=2**63)]
 Kind = TypeVar("Kind")
 ClassName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f/\\]+$")]
@@ -106,6 +109,13 @@ class Study(Settings):
     privacy: Privacy = Field(NoPrivacy(), description="what a release guarantees formally")
     evaluation: EvaluationProtocol = Field(EvaluationProtocol(), description="how sets are scored")
     quorum: int = Field(ge=1, le=1_000, description="sites without which nothing is opened")
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=MOST_ROUNDS,
+        description="from the second on sites refine: they begin with the last global synthetic "
+        "set; a guarantee covers all of them",
+    )
     seed: PublicSeed = Field(0, description="public seed: evaluation")
 
     @model_validator(mode="after")
@@ -130,7 +140,17 @@ class Study(Settings):
             yield (
                 f"images_per_class: a contribution of {self.largest_payload} bytes is above 64 MiB"
             )
+        yield from self._unrepeatable()
         yield from self._unprivate()
+
+    def _unrepeatable(self) -> Iterator[str]:
+        """Why a second round could not begin with what the first one gave."""
+        if self.rounds == 1:
+            return
+        if isinstance(self.distill, Coreset):
+            yield f"rounds: {self.distill.method} picks images once, a further round learns nothing"
+        if not self.fits_a_request(self.quorum):
+            yield "rounds: the global set of a quorum is above the 64 MB that sites take in"
 
     def _unprivate(self) -> Iterator[str]:
         """What would void the guarantee that the study asks for."""
@@ -167,6 +187,10 @@ class Study(Settings):
         """Bytes of pixels and labels, soft ones included, of the largest set."""
         soft = 2 * len(self.classes) if self.distill.soft_labels else 0
         return self.largest_set * (self.image.channels * self.image.size**2 + 1 + soft)
+
+    def fits_a_request(self, sites: int) -> bool:
+        """Whether the largest union of so many sites can be sent back to them."""
+        return sites * self.largest_payload <= LARGEST_GLOBAL_SET
 
     @property
     def digest(self) -> str:

@@ -27,7 +27,8 @@ def distill_dm(
 ) -> SyntheticSet:
     """Distill the classes of `source` into `study.images_per_class` images each.
 
-    No experts are needed: `experts` is not looked at.
+    No experts are needed: `experts` is not looked at. In a later round the pixels begin with the
+    site's last set; networks stay random, as the method has it.
 
     Raises:
         DivergedError: a gradient is no longer finite.

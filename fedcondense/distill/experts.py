@@ -14,6 +14,7 @@ from torch import Tensor
 from fedcondense.config.experts import Experts
 from fedcondense.config.study import Study
 from fedcondense.distill.checkpoints import Checkpoints, NoCheckpoints, State
+from fedcondense.distill.refinement import common_start
 from fedcondense.distill.source import Source
 from fedcondense.distill.trajectories import Course, Expert, ExpertStore, Layout, flat_weights
 from fedcondense.errors import DivergedError
@@ -45,7 +46,7 @@ def train_experts(
     Each has its own generator, so it is the same expert in whatever order and company. On a CPU
     with several threads, as many are trained at once as there are threads, each on one: networks
     for small images gain nothing from several threads of their own. A single expert that was
-    interrupted goes on from its last kept epoch.
+    interrupted goes on from its last kept epoch. In a later round all begin at one public point.
 
     Raises:
         DivergedError: the loss of an expert is no longer finite.
@@ -96,6 +97,9 @@ class Learner:
         network = build_network(
             study.network, study.image, classes=len(study.classes), generator=self.generator
         )
+        begin = common_start(source)
+        if begin is not None:
+            Layout.of(network).fill(network, begin)
         self.network: Network = network.to(source.device)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),

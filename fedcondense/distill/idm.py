@@ -10,6 +10,7 @@ from fedcondense.distill.checkpoints import Checkpoints, NoCheckpoints
 from fedcondense.distill.distribution import Distillation, FeatureMaps, sampling_stream
 from fedcondense.distill.experts import train_experts
 from fedcondense.distill.queue import ExpertQueue, ModelQueue
+from fedcondense.distill.refinement import begun_networks
 from fedcondense.distill.source import Source
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.distill.trajectories import ExpertStore, Shelf
@@ -31,7 +32,8 @@ def distill_idm(
 
     Returns the last iterate, or the moving average where the study asks for it: nothing is chosen
     by a score. The same seed, study and images on one thread give the same bits, with or without
-    an interruption. `experts` is looked at only where the study's queue is of experts.
+    an interruption. `experts` is looked at only where the study's queue is of experts. In a later
+    round the queue's first networks, or all experts, begin as networks that know the global set.
 
     Raises:
         DivergedError: a gradient is no longer finite.
@@ -56,4 +58,5 @@ def online_queue(source: Source, study: Study, seed: Seed) -> ModelQueue:
 
     draws = seed.stream("queue")
     sampling = sampling_stream(draws, seed, "queue", source.device)
-    return ModelQueue(study.settings(Idm), fresh, draws, sampling)
+    begun = begun_networks(source)
+    return ModelQueue(study.settings(Idm), fresh, draws, sampling, begun=begun)

@@ -28,6 +28,7 @@ from fedcondense.distill.descent import Descent, raw_rate, student_rate
 from fedcondense.distill.experts import train_experts
 from fedcondense.distill.guard import FiniteGuard, LossGuard
 from fedcondense.distill.pruning import Segment, matching_loss, pruned_shares
+from fedcondense.distill.refinement import begun, begun_logits, begun_rate
 from fedcondense.distill.segments import Segments
 from fedcondense.distill.soft_labels import expert_logits, first_logits
 from fedcondense.distill.source import Source
@@ -96,7 +97,7 @@ class TrajectoryMatching:
         self.draws = seed.stream("matching")
         self.experts = experts
         self.segments = Segments(experts, self.settings, source.device)
-        self.start = initial_set(
+        first = initial_set(
             source,
             study.image,
             start=self.settings.start,
@@ -104,6 +105,7 @@ class TrajectoryMatching:
             partition=self.settings.partition,
             generator=seed.stream("start"),
         )
+        self.start = begun(source, first)
         network = build_network(
             study.network, study.image, classes=len(study.classes), generator=seed.stream("student")
         )
@@ -150,9 +152,10 @@ class TrajectoryMatching:
 
     def _at_rest(self) -> dict[str, Descent]:
         settings = self.settings
-        first = raw_rate(torch.tensor(settings.student_rate, device=self.source.device))
+        begin = begun_rate(self.source, settings.student_rate)
+        first = raw_rate(torch.tensor(begin, device=self.source.device))
         # the raw rate is nearly log alpha: for a step of alpha itself its gradient counts alpha^2
-        rate_rate = settings.rate_rate / settings.student_rate**2
+        rate_rate = settings.rate_rate / begin**2
         moving = {
             "pixels": Descent.of(
                 self.start.images.clone(), settings.image_rate, settings.image_momentum
@@ -160,7 +163,7 @@ class TrajectoryMatching:
             "rate": Descent.of(first, rate_rate, settings.image_momentum),
         }
         if settings.soft_labels:
-            logits = self._first_logits()
+            logits = begun_logits(self.source, self.start.labels, self._first_logits())
             moving["logits"] = Descent.of(logits, settings.label_rate, settings.label_momentum)
         return moving
 

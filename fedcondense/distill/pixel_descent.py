@@ -14,6 +14,7 @@ from fedcondense.distill.averaging import MovingAverage
 from fedcondense.distill.checkpoints import Checkpoints, State, of_prefix, with_prefix
 from fedcondense.distill.guard import FiniteGuard
 from fedcondense.distill.matching import folded_momentum, momentum_step
+from fedcondense.distill.refinement import begun
 from fedcondense.distill.source import Source
 from fedcondense.distill.synthetic import SyntheticSet, initial_set
 from fedcondense.learning.randomness import Seed
@@ -31,7 +32,7 @@ class PixelDescent(ABC):
     def __init__(self, source: Source, study: Study, seed: Seed) -> None:
         self.source = source
         self.settings = study.settings(Matching)
-        self.start = initial_set(
+        first = initial_set(
             source,
             study.image,
             start=self.settings.start,
@@ -39,6 +40,7 @@ class PixelDescent(ABC):
             partition=self.settings.partition,
             generator=seed.stream("start"),
         )
+        self.start = begun(source, first)
         self.pixels = self.start.images.clone()
         self.velocity = torch.zeros_like(self.pixels)
         self.average = MovingAverage(self.settings.averaging)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,7 +47,7 @@ class ModelQueue:
     """At most `queue_length` networks; the oldest leaves when a fresh one comes.
 
     `generator` decides which networks are chosen and how they begin, `sampling` which images they
-    are trained on.
+    are trained on. The first members are those of `begun`, as far as they go.
     """
 
     def __init__(
@@ -56,14 +56,16 @@ class ModelQueue:
         make: NetworkMaker,
         generator: torch.Generator,
         sampling: torch.Generator | None = None,
+        *,
+        begun: Sequence[Network] = (),
     ) -> None:
         self._settings = settings
         self._make = make
         self._generator = generator
         self._sampling = sampling or generator
         self.members: list[QueuedNetwork] = []
-        for _ in range(min(settings.queue_start, settings.queue_length)):
-            self._push()
+        for number in range(min(settings.queue_start, settings.queue_length)):
+            self._push(*begun[number : number + 1])
 
     def maintain(self, iteration: int) -> None:
         """Push a fresh network at every push interval, the first included; reset accuracies."""
@@ -104,8 +106,9 @@ class ModelQueue:
             balanced=self._settings.class_balanced_training,
         )
 
-    def _push(self) -> None:
-        network = self._make(self._generator)
+    def _push(self, *begun: Network) -> None:
+        """Add the network that is given, or a fresh one."""
+        network = begun[0] if begun else self._make(self._generator)
         self.members.append(QueuedNetwork(network, self._optimiser(network)))
 
     def _optimiser(self, network: Network) -> torch.optim.SGD:

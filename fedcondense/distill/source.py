@@ -13,6 +13,7 @@ from fedcondense.config.study import ImageSpec
 from fedcondense.errors import SettingsError
 from fedcondense.learning.feature_maps import PublicMap
 from fedcondense.learning.pixels import normalise
+from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 
 
 @runtime_checkable
@@ -86,8 +87,9 @@ class PlainSource:
         spec: ImageSpec,
         *,
         device: str = "cpu",
+        refinement: Refinement = FIRST_ROUND,
     ) -> None:
-        self.device = device_of(device)
+        self.device, self.refinement = device_of(device), refinement
         self._images = images.to(self.device)
         self._labels = labels.to(self.device)
         self._spec = spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from fedcondense.config.study import Study
@@ -19,6 +19,7 @@ from fedcondense.exchange.keys import (
     signing_fingerprint,
     verify_signature,
 )
+from fedcondense.exchange.round_result import Given
 from fedcondense.exchange.strict_json import has_shape, read_strictly
 from fedcondense.files.storage import canonical_json
 
@@ -53,10 +54,14 @@ class RunDescription:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server asks of a site: a contribution to this round of this run."""
+    """What the server asks of a site: a contribution to this round of this run.
+
+    `given` is what a later round begins with: the global set of the round before, verified.
+    """
 
     description: RunDescription
     round: int
+    given: Given | None = field(default=None, compare=False, repr=False)
 
 
 def sign_description(description: RunDescription, key: SigningKey) -> bytes:

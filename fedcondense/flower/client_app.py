@@ -1,4 +1,4 @@
-"""A site's part inside Flower: check who asks, contribute, answer with an outcome and a code.
+"""A site's part inside Flower: check who asks, do it, answer with an outcome and a code.
 
 No exception leaves this module, for Flower would send its text to the server. Several sites may
 share one process one after the other, so the module holds no state.
@@ -23,6 +23,7 @@ from fedcondense.errors import (
     ReleaseRefused,
 )
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits
+from fedcondense.exchange.round_result import Expected, Given, read_given
 from fedcondense.exchange.run_description import Request, verify_description
 from fedcondense.flower.home import Home, home_of, keep_trace
 from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_reply
@@ -43,6 +44,12 @@ def hello(message: Message, context: Context) -> Message:
 def contribute(message: Message, context: Context) -> Message:
     """Answer with this site's sealed contribution, or with a code."""
     return _answer(message, context, _sealed)
+
+
+@app.query("result")
+def result(message: Message, context: Context) -> Message:
+    """Keep what the study gave, and answer `ready`, or a code."""
+    return _answer(message, context, _told)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,19 @@ class Place:
         return Request(
             verify_description(ask.description, pinned=pinned, study=self.study), ask.round
         )
+
+    def given(self, ask: Ask, request: Request, round: int) -> Given:
+        """What `round` gave, if it is what the pinned key signed for this run; kept at the site.
+
+        Raises:
+            DescriptionRejected: it is not.
+        """
+        pinned, run = self.site.run_signing_fingerprint, request.description.run
+        given = read_given(ask.result, ask.data, Expected(self.study, pinned, round, run))
+        from fedcondense.site.global_set import keep_global  # loads torch
+
+        keep_global(self.site.state, given)
+        return given
 
 
 @dataclass
@@ -95,12 +115,25 @@ class Visit:
         note_request(self.site.state, last)
 
 
-def _ready(place: Place, request: Request) -> Reply:
+def _ready(place: Place, request: Request, ask: Ask) -> Reply:
     return Reply(Outcome.READY)
 
 
-def _sealed(place: Place, request: Request) -> Reply:
+def _told(place: Place, request: Request, ask: Ask) -> Reply:
+    """A study is over with its last round; nothing else ends it for a site."""
+    if request.round != place.study.rounds:
+        raise DescriptionRejected(
+            f"the server tells the result of round {request.round} of {place.study.rounds}",
+            hint="compare the study digest with the server operator",
+        )
+    place.given(ask, request, request.round)
+    return Reply(Outcome.READY)
+
+
+def _sealed(place: Place, request: Request, ask: Ask) -> Reply:
     count_request(place.site, place.study, request.round)
+    if request.round > 1:
+        request = replace(request, given=place.given(ask, request, request.round - 1))
     import torch
 
     from fedcondense.site.contribute import contribute as contribute_at_site
@@ -114,7 +147,9 @@ def _sealed(place: Place, request: Request) -> Reply:
     return Reply(Outcome.SEALED, sealed=sealed)
 
 
-def _answer(message: Message, context: Context, act: Callable[[Place, Request], Reply]) -> Message:
+def _answer(
+    message: Message, context: Context, act: Callable[[Place, Request, Ask], Reply]
+) -> Message:
     """The reply to `message`; whatever goes wrong becomes an outcome and a code."""
     visit = Visit(message)
     try:
@@ -126,7 +161,7 @@ def _answer(message: Message, context: Context, act: Callable[[Place, Request], 
         place = Place(site, load_study(site.study), visit.home.mode)
         request = place.verify(visit.ask)
         check_study(site.limits, place.study, request.round)
-        reply = act(place, request)
+        reply = act(place, request, visit.ask)
     except Exception as error:  # noqa: BLE001  (Flower sends the text of what passes here)
         keep_trace(error, visit.home, visit.site.state if visit.site else None)
         reply = _reply_to_failure(error)

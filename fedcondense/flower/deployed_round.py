@@ -19,10 +19,13 @@ from fedcondense.flower.notify import READY, notify
 from fedcondense.flower.round_files import (
     Intake,
     Plan,
+    Told,
     read_intake,
     read_progress,
+    read_told,
     write_intake,
     write_plan,
+    write_told,
 )
 from fedcondense.flower.superlink import MEBIBYTE, SuperLink
 from fedcondense.progress import Step, Watch
@@ -35,6 +38,7 @@ LOOK = 0.5  # seconds between two looks at the run directory and at Flower's pro
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
 GRACE = 30.0  # seconds beyond the deadline for the ServerApp to write its intake
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two starts of Flower
+LONGEST_TELLING = 150.0  # seconds in which sites are told what the study gave
 MOST_FAILURES = 10  # of Flower, one after another, without a contribution in between
 _log = logging.getLogger(__name__)
 
@@ -92,6 +96,18 @@ class DeployedRound:
             time.sleep(self.pause)
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
+    def tell_sites(self) -> None:
+        """Tell the sites what the study gave, where it was concluded without Flower."""
+        self._admit()
+        try:
+            with SuperLink(self.config, self.run).running() as flower:
+                flower.enrol(self.admitted)
+                flower.open()
+                flower.submit()
+                self._await_telling(flower)
+        except FederationError as error:
+            _log.warning("the sites were not told that the study is over: %s", error.message)
+
     def _is_collected(self) -> bool:
         """Whether an earlier process has collected this round, or its time is over."""
         stored, quorum = self._stored(), self.current.study.quorum
@@ -100,9 +116,10 @@ class DeployedRound:
         return self.run.intake(self.number).exists() or time.time() >= self._deadline
 
     def _ask_for_the_round(self) -> None:
-        """Say what is to be collected; a round that ended below the quorum is given more time."""
+        """Say what is to be collected; a further round, and one below the quorum, has time anew."""
         self.run.intake(self.number).unlink(missing_ok=True)
-        if time.time() >= self._deadline:
+        is_further = self.number > 1 and not self.run.request(self.number).exists()
+        if is_further or time.time() >= self._deadline:
             renew_deadline(self.config, self.current, now=time.time())
             note(self.run, "deadline renewed", round=self.number)
         span = seconds_of(self.config.time.deadline) - seconds_of(self.config.time.joining)
@@ -127,6 +144,8 @@ class DeployedRound:
                 reason = self._collect(flower)
                 if reason is None:
                     self._conclude()
+                    if self.number == self.current.rounds:
+                        self._await_telling(flower)
                     return True
         except FederationError as error:
             if not self.has_worked:
@@ -165,6 +184,22 @@ class DeployedRound:
         self._tell()
         return None
 
+    def _await_telling(self, flower: Collector) -> None:
+        """Wait until all sites that are online have been told; nobody is waited for long."""
+        told, until = self.run.told(self.number), time.monotonic() + LONGEST_TELLING
+        while not told.exists() and flower.is_alive() and time.monotonic() < until:
+            time.sleep(LOOK)
+        if not told.exists():
+            write_told(told, Told((), {}))  # tried is tried: the study is over all the same
+        heard = read_told(told)
+        note(self.run, "told", round=self.number, sites=len(heard.sites))
+        _log.info("%d of %d sites were told that the study is over", len(heard.sites), self.sites)
+
+    @property
+    def sites(self) -> int:
+        """How many sites may connect."""
+        return len(self.admitted)
+
     def _is_over(self) -> bool:
         return self.run.intake(self.number).exists() or time.time() >= self._deadline + GRACE
 
@@ -186,6 +221,8 @@ class DeployedRound:
         _log.info("%d sites are enrolled", len(active))
         if len(active) < self.current.study.quorum:
             _log.warning("the quorum is %d: enroll more sites", self.current.study.quorum)
+        if self.current.rounds > 1 and not self.current.study.fits_a_request(len(active)):
+            _log.warning("the global set of all sites may be too large for a further round")
         return True
 
     def _tell(self) -> None:

@@ -59,6 +59,8 @@ def serve(
         if not current.is_finished:
             current.discard_key()
             note(current.run, "key deleted")
+            if not current.run.told(current.rounds).exists():
+                DeployedRound(config, current, current.rounds, conclude, watch).tell_sites()
             finish(current)
             note(current.run, "finished")
     return current

@@ -22,10 +22,10 @@ from fedcondense.errors import (
     FederationError,
 )
 from fedcondense.exchange.keys import fingerprint_digits, signing_fingerprint
+from fedcondense.flower.asking import ask_of_round
 from fedcondense.flower.messages import (
     CONTRIBUTE,
     HELLO,
-    Ask,
     Outcome,
     Reply,
     read_reply,
@@ -97,7 +97,7 @@ class Gathering:
     def __post_init__(self) -> None:
         description = self.run.description()
         self._deadline, self._quorum = float(description.deadline), description.quorum
-        self._ask = Ask(self.run.description_path.read_bytes(), self.plan.round)
+        self._ask = ask_of_round(self.run, self.plan.round)
         self._marks = Marks(marks_path(self.run.round(self.plan.round)))
         self._marks.first("began")
         self._told: Progress | None = None
@@ -115,6 +115,11 @@ class Gathering:
                 return self._intake()
             time.sleep(PAUSE)
 
+    def present(self) -> dict[str, int]:
+        """The enrolled sites with their nodes, as the parent says now."""
+        enrolled = self.run.enrolled
+        return {site: node for site, node in read_nodes(self.run).items() if site in enrolled}
+
     def _is_over(self) -> bool:
         answered = all(contact.final for contact in self.contacts.values())
         return (answered and bool(self.contacts)) or time.time() >= self._deadline
@@ -123,7 +128,7 @@ class Gathering:
         """Who is enrolled, connected, and has a contribution here; all of it may have changed."""
         enrolled, stored = self.run.enrolled, stored_digests(self.run, self.plan.round)
         self.contacts = {site: self.contacts.get(site, Contact()) for site in enrolled}
-        self.nodes = {site: node for site, node in read_nodes(self.run).items() if site in enrolled}
+        self.nodes = self.present()
         self.online = set(self.grid.get_node_ids())
         for site in stored:
             self.contacts[site].settle(Stage.STORED)
@@ -155,7 +160,8 @@ class Gathering:
 
     def _push(self, site: str, contact: Contact, kind: str) -> None:
         seconds = max(self._deadline - time.time(), 0.0) + GRACE
-        request = to_request(kind, self.nodes[site], self._ask, seconds)
+        ask = self._ask.greeting if kind == HELLO else self._ask
+        request = to_request(kind, self.nodes[site], ask, seconds)
         for number in self.grid.push_messages([request]):
             contact.message, contact.kind = number, kind
 

@@ -1,7 +1,8 @@
 """Bytes ↔ Flower messages: what may stand in one, and nothing else.
 
-A request is one ConfigRecord `request`; a reply is one ConfigRecord `reply` and, where the site
-contributed, one ArrayRecord `sealed` with one uint8 array. A reply says nothing about data, and no
+A request is one ConfigRecord `request` and, where it brings what a round gave, one ArrayRecord
+`global` with one uint8 array; a reply is one ConfigRecord `reply` and, where the site contributed,
+one ArrayRecord `sealed` of the same kind. A reply says nothing about data, and no
 exception's text travels in it.
 """
 
@@ -11,7 +12,7 @@ import functools
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 import fedcondense
 from fedcondense.config.study import LARGEST_CONTRIBUTION
-from fedcondense.errors import DescriptionRejected
+from fedcondense.errors import ContributionRejected, DescriptionRejected
 from fedcondense.exchange.rejection import Reason, demand
 from fedcondense.exchange.run_description import LARGEST_DESCRIPTION
 from fedcondense.files.storage import sha256
@@ -28,10 +29,12 @@ from fedcondense.files.storage import sha256
 PROTOCOL = 1
 HELLO = "query.hello"
 CONTRIBUTE = "train.contribute"
+RESULT = "query.result"
 LARGEST_ROUND = 1_000
 _VERSION = r"[0-9A-Za-z.+-]{1,40}"
 _NUMPY = "numpy.ndarray"  # Flower's name for an array in npy form
 _REQUEST = {"protocol": int, "version": str, "description": bytes, "round": int}
+_WITH_RESULT = {**_REQUEST, "result": bytes}
 _REPLY = {
     "protocol": int,
     "version": str,
@@ -56,12 +59,21 @@ class Outcome(StrEnum):
 class Ask:
     """What the server asks: the signed run description as it stands in run.json, and the round.
 
-    `version` is the server's own of fedcondense.
+    `version` is the server's own of fedcondense. `result` is the signed result of a round and
+    `data` its global set, as `SharedSet.data` has it: of the round before, where a contribution to
+    a later round is asked for, and of this one, where its result is told. Else both are empty.
     """
 
     description: bytes
     round: int
     version: str = fedcondense.__version__
+    result: bytes = field(default=b"", repr=False)
+    data: bytes = field(default=b"", repr=False)
+
+    @property
+    def greeting(self) -> Ask:
+        """The same without what a round gave: whoever is greeted need not have it yet."""
+        return Ask(self.description, self.round, self.version)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,11 @@ def to_request(kind: str, node: int, ask: Ask, seconds: float) -> Message:
             "round": ask.round,
         }
     )
+    if ask.result:  # an empty value could not be counted by the reader
+        record["result"] = ask.result
     content = RecordDict({"request": record})
+    if ask.result:
+        content["global"] = _packed("global", ask.data)
     return Message(content, node, kind, ttl=seconds, group_id=str(ask.round))
 
 
@@ -101,16 +117,29 @@ def read_request(message: Message) -> Ask:
         DescriptionRejected: the message is no request of this protocol.
     """
     content = message.content if message.has_content() else {}
-    if set(content) != {"request"} or not _has_fields(content["request"], _REQUEST):
+    records = set(content)
+    fields = _WITH_RESULT if records == {"request", "global"} else _REQUEST
+    if records - {"global"} != {"request"} or not _has_fields(content["request"], fields):
         _reject_request("it is malformed")
     values: Mapping[str, Any] = content["request"]
+    result = values.get("result", b"")
+    if bool(result) is not ("global" in records):
+        _reject_request("it is malformed")
     if values["protocol"] != PROTOCOL:
         _reject_request("it is of another protocol")
-    if len(values["description"]) > LARGEST_DESCRIPTION:
+    if max(len(values["description"]), len(result)) > LARGEST_DESCRIPTION:
         _reject_request("it is too long")
     if not 1 <= values["round"] <= LARGEST_ROUND or not re.fullmatch(_VERSION, values["version"]):
         _reject_request("it is malformed")
-    return Ask(values["description"], values["round"], values["version"])
+    data = _read_global(content["global"]) if result else b""
+    return Ask(values["description"], values["round"], values["version"], result, data)
+
+
+def _read_global(record: Any) -> bytes:
+    try:
+        return _unpacked("global", record)
+    except ContributionRejected:
+        _reject_request("its array is not one row of bytes")
 
 
 def to_reply(reply: Reply, request: Message) -> Message:
@@ -128,8 +157,7 @@ def to_reply(reply: Reply, request: Message) -> Message:
     )
     content = RecordDict({"reply": record})
     if reply.outcome is Outcome.SEALED:
-        array = Array(np.frombuffer(reply.sealed, dtype=np.uint8))
-        content["sealed"] = ArrayRecord({"sealed": array})
+        content["sealed"] = _packed("sealed", reply.sealed)
     return Message(content, reply_to=request)
 
 
@@ -153,16 +181,21 @@ def read_reply(message: Message) -> Reply:
     demand(re.fullmatch(r"FC\d{3}" if has_code else "", values["code"]), Reason.CONTENTS)
     expected = {"reply", "sealed"} if outcome is Outcome.SEALED else {"reply"}
     demand(records == expected, Reason.CONTENTS)
-    sealed = _read_sealed(content["sealed"]) if outcome is Outcome.SEALED else b""
+    sealed = _unpacked("sealed", content["sealed"]) if outcome is Outcome.SEALED else b""
     demand(values["length"] == len(sealed), Reason.LENGTH)
     demand(values["sha256"] == sha256(sealed), Reason.DIGEST)
     return Reply(outcome, values["code"], values["signing_key"], sealed)
 
 
-def _read_sealed(record: Any) -> bytes:
+def _packed(name: str, data: bytes) -> ArrayRecord:
+    """Bytes as one uint8 row: a ConfigRecord takes twice the time and memory."""
+    return ArrayRecord({name: Array(np.frombuffer(data, dtype=np.uint8))})
+
+
+def _unpacked(name: str, record: Any) -> bytes:
     """The bytes of the array, cut out of its npy form: no array reader sees received bytes."""
-    demand(isinstance(record, ArrayRecord) and set(record) == {"sealed"}, Reason.CONTENTS)
-    array = record["sealed"]
+    demand(isinstance(record, ArrayRecord) and set(record) == {name}, Reason.CONTENTS)
+    array = record[name]
     demand(array.dtype == "uint8" and array.stype == _NUMPY, Reason.DTYPE)
     demand(len(array.shape) == 1 and type(array.shape[0]) is int, Reason.SHAPE)
     (length,) = array.shape

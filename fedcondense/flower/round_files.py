@@ -15,7 +15,6 @@ from fedcondense.files.storage import read_json, write_json
 from fedcondense.server.intake import LARGEST_RUN, MOST_ATTEMPTS, IntakeLimits
 from fedcondense.server.run_directory import RunDirectory
 
-ROUND = 1  # the only one
 Codes = dict[str, str]  # site → FC code
 
 
@@ -83,6 +82,25 @@ class Intake:
     def unasked(self) -> tuple[str, ...]:
         """Sites that could not be asked, because Flower broke before it was their turn."""
         return tuple(site for site in self.missing if site not in self.asked)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who was told what the study gave (told.json): sites, and the codes of those that were not."""
+
+    sites: tuple[str, ...]
+    codes: Codes
+
+
+def write_told(path: Path, told: Told) -> None:
+    """Write who was told: the last thing of a run inside Flower."""
+    write_json(path, asdict(told))
+
+
+def read_told(path: Path) -> Told:
+    """Who was told."""
+    values: Mapping[str, Any] = read_json(path)
+    return Told(tuple(values["sites"]), values["codes"])
 
 
 def newest_request(run: RunDirectory) -> int:

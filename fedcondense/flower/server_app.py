@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcondense.errors import ContributionRejected, FederationError
 from fedcondense.exchange.keys import fingerprint_digits, signing_fingerprint
+from fedcondense.flower.asking import ask_of_round, result_of_round
 from fedcondense.flower.gathering import Gathering
 from fedcondense.flower.messages import (
     CONTRIBUTE,
@@ -36,7 +37,9 @@ from fedcondense.flower.round_files import (
     newest_request,
     read_plan,
     write_intake,
+    write_told,
 )
+from fedcondense.flower.telling import Telling
 from fedcondense.server.intake import receive, stored_digests
 from fedcondense.server.run_directory import RunDirectory
 
@@ -50,13 +53,19 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Collect the round that was asked for last, then wait until the parent concluded it."""
+    """Collect the round that was asked for last, and wait until the parent concluded it.
+
+    After the last round, tell the sites what the study gave.
+    """
     run = RunDirectory(Path(str(context.run_config["run-directory"])))
     plan = read_plan(run.request(newest_request(run)))
     collection = Collection if plan.joining is None else Gathering
-    intake = collection(grid, run, plan).collect()
-    write_intake(run.intake(plan.round), intake)
-    wait_for(run.done(plan.round), LONGEST_CONCLUSION)
+    collected = collection(grid, run, plan)
+    if not run.is_concluded(plan.round):
+        write_intake(run.intake(plan.round), collected.collect())
+    if wait_for(run.done(plan.round), LONGEST_CONCLUSION) and plan.round == run.study().rounds:
+        told = Telling(grid, result_of_round(run, plan.round), collected.present).tell()
+        write_told(run.told(plan.round), told)
 
 
 def wait_for(path: Path, seconds: float) -> bool:
@@ -102,7 +111,8 @@ class Post:
 
     def _push(self, kind: str, node: int) -> dict[str, int]:
         seconds = max(self.deadline - time.time(), 0) + GRACE
-        request = to_request(kind, node, self.ask, seconds)
+        ask = self.ask.greeting if kind == HELLO else self.ask
+        request = to_request(kind, node, ask, seconds)
         return dict.fromkeys(self.grid.push_messages([request]), node)
 
 
@@ -116,19 +126,20 @@ class Collection:
     refused: Codes = field(init=False)
     failed: Codes = field(init=False)
     asked: list[str] = field(init=False, default_factory=list)
+    ready: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.refused, self.failed = dict(self.plan.refused), dict(self.plan.failed)
         self._marks = Marks(marks_path(self.run.round(self.plan.round)))
         self._marks.first("began")
-        signed = self.run.description_path.read_bytes()
         deadline = float(self.run.description().deadline)
-        self._post = Post(self.grid, Ask(signed, self.plan.round), deadline)
+        self._post = Post(self.grid, ask_of_round(self.run, self.plan.round), deadline)
 
     def collect(self) -> Intake:
         """Greet all nodes, ask each site of the plan, store each contribution as it comes."""
         sites = self._greet(self._nodes())
-        ready = {site: node for node, site in sites.items() if site not in self._stored()}
+        self.ready = {site: node for node, site in sites.items()}
+        ready = {site: node for site, node in self.ready.items() if site not in self._stored()}
         nodes = [ready[site] for site in self.plan.ask if site in ready]
         for node, message in self._post.exchange(CONTRIBUTE, nodes, at_once=self.plan.at_once):
             if message is None:
@@ -138,6 +149,10 @@ class Collection:
                 self._marks.last("last_reply")
                 self._take(sites[node], message)
         return self._intake()
+
+    def present(self) -> dict[str, int]:
+        """The sites that were ready, with their nodes."""
+        return self.ready
 
     def _nodes(self) -> list[int]:
         """All nodes, once there are as many as enrolled sites, or those there are at the end."""

@@ -25,7 +25,6 @@ from fedcondense.errors import FederationError
 from fedcondense.files.storage import read_json
 from fedcondense.flower.processes import Child, Children, free_port, program
 from fedcondense.flower.round_files import (
-    ROUND,
     Intake,
     Plan,
     marks_path,
@@ -43,13 +42,14 @@ MOST_RUNS = 4  # Flower runs of one round
 MOST_TRIES = 2  # requests to a site whose process died
 PAUSE = 0.2  # seconds between two looks
 LONGEST_START = 120.0  # seconds for the SuperLink
+LONGEST_TELLING = 120.0  # seconds for the sites to hear what the study gave
 GRACE = 120.0  # seconds beyond the deadline for the ServerApp to write its intake
 SHORT_SCRATCH = Path("/tmp")  # the paths of Ray's sockets must stay below 108 bytes
 
 
 @dataclass(frozen=True)
 class FederationTimes:
-    """What one round cost in seconds, summed over its Flower runs.
+    """What a federation cost in seconds, summed over the Flower runs of all rounds.
 
     `start_up` is from the start of Flower's processes to the first site's answer to hello;
     `exchange` from the first request to the last reply, so it holds the sites' condensing.
@@ -70,18 +70,19 @@ def run_federation(
     *,
     cpus: int,
     gpus: float = 0.0,
-    conclude: Callable[[], None],
+    conclude: Callable[[int], None],
     watch: Watch = silent,
     meanwhile: Callable[[], None] = nothing,
 ) -> FederationTimes:
-    """Play one round of the repetition's federation and return when it is concluded.
+    """Play all rounds of the repetition's federation and return when the last is concluded.
 
     Args:
         repetition: directory with `server/`, `sites.json` and `sites/<name>/`.
         cpus: sites that condense at once, one core each.
         gpus: share of a GPU that each of them takes; 0 for none.
-        conclude: called in this process once all contributions of the round are stored; opens,
-            aggregates, evaluates and writes done.json. What it raises ends the federation.
+        conclude: called in this process with the number of a round, once all contributions of it
+            are stored; opens, aggregates, evaluates, signs the result and writes done.json. What
+            it raises ends the federation.
         watch: told how many sites have contributed.
         meanwhile: called several times a second while sites condense.
 
@@ -110,31 +111,50 @@ class _Federation:
     exchange: float = 0.0
     runs: int = 0
     tries: Counter[str] = field(default_factory=Counter)
+    round: int = 1
+    earlier_runs: int = 0
 
     def __post_init__(self) -> None:
         self.run = RunDirectory(self.repetition / "server")
         self.home = self.run.path / "flower"
         self.log = self.home / "flower.log"
-        self.marks = marks_path(self.run.round(ROUND))
         self.names: list[str] = read_json(self.repetition / "sites.json")
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.deadline = self.run.description().deadline
 
-    def play(self, conclude: Callable[[], None]) -> None:
+    @property
+    def marks(self) -> Path:
+        """When what happened in the newest Flower run."""
+        return marks_path(self.run.round(self.round))
+
+    def play(self, conclude: Callable[[int], None]) -> None:
+        """One round after the other."""
+        for number in range(1, self.run.study().rounds + 1):
+            self.round, self.earlier_runs, self.tries = number, self.runs, Counter()
+            self._play_round(conclude)
+
+    def _play_round(self, conclude: Callable[[int], None]) -> None:
         """Flower runs until nobody is left to ask; the last one lives until the conclusion."""
         at_once = max(1, min(self.cpus, len(self.names)))
-        plan: Plan | None = Plan(ROUND, tuple(self.names), at_once)
+        plan: Plan | None = Plan(self.round, tuple(self.names), at_once)
         while plan is not None:
             plan = self._play_once(plan, conclude)
 
-    def _play_once(self, plan: Plan, conclude: Callable[[], None]) -> Plan | None:
+    def _play_once(self, plan: Plan, conclude: Callable[[int], None]) -> Plan | None:
         """One Flower run; what the next one must ask, or None if the round is concluded."""
         with self._processes() as children:
             submission = self._submit(children, plan)
             again = self._next(plan, self._await_intake(submission))
             if again is None:
-                conclude()
+                conclude(self.round)
+                self._await_telling(submission)
             return again
+
+    def _await_telling(self, submission: Child) -> None:
+        """After the last round, let the sites hear what the study gave."""
+        if self.round == self.run.study().rounds:
+            told = self.run.told(self.round)
+            self._await(lambda: told.exists() or submission.poll() is not None, LONGEST_TELLING)
 
     def _next(self, plan: Plan, intake: Intake | None) -> Plan | None:
         """What the next Flower run must ask, or None if this one was the last.
@@ -146,15 +166,15 @@ class _Federation:
         self.tries.update(intake.lost)
         retry = [site for site in intake.lost if self.tries[site] < MOST_TRIES]
         ask = (*intake.unasked, *retry)
-        if not ask or self.runs >= MOST_RUNS or time.time() > self.deadline:
+        if not ask or self._has_run_enough() or time.time() > self.deadline:
             return None
         return replace(plan, ask=ask, refused=intake.refused, failed=intake.failed)
 
     def _submit(self, children: Children, plan: Plan) -> Child:
         """Start the SuperLink, and the command that submits the run and ends with it."""
-        for path in (self.run.intake(ROUND), self.marks):
+        for path in (self.run.intake(self.round), self.marks):
             path.unlink(missing_ok=True)
-        write_plan(self.run.request(ROUND), plan)
+        write_plan(self.run.request(self.round), plan)
         self.runs += 1
         self.began = time.time()
         port = free_port()
@@ -171,16 +191,19 @@ class _Federation:
         Raises:
             FederationError: no site ever answered, or it broke too often.
         """
-        path = self.run.intake(ROUND)
+        path = self.run.intake(self.round)
         left = max(self.deadline - time.time(), 0.0) + GRACE
         self._await(lambda: path.exists() or submission.poll() is not None, left)
         marks = read_marks(self.marks)
         self._add(marks)
         if path.exists():
             return read_intake(path)
-        if "first_hello" not in marks or self.runs >= MOST_RUNS:
+        if "first_hello" not in marks or self._has_run_enough():
             raise self._failure("Flower's simulation ended before the round did")
         return None
+
+    def _has_run_enough(self) -> bool:
+        return self.runs - self.earlier_runs >= MOST_RUNS
 
     def _await(self, done: Callable[[], bool], seconds: float) -> bool:
         """Whether `done` becomes true in time; the watchers are told how it goes."""
@@ -188,7 +211,7 @@ class _Federation:
         while not done():
             if time.monotonic() > until:
                 return False
-            stored = sum(self.run.sealed(ROUND, name).exists() for name in self.names)
+            stored = sum(self.run.sealed(self.round, name).exists() for name in self.names)
             if stored != told:
                 self.watch(Step("contributions", stored, len(self.names)))
                 told = stored

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcondense.config.site import SiteConfig
 from fedcondense.errors import KeyFileError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.node_key import NodeKey
+from fedcondense.exchange.round_result import Intervals
+from fedcondense.files.storage import read_json
 from fedcondense.flower.health import is_serving
 from fedcondense.site.join_status import JoinState, JoinStatus, is_joined, read_status
 from fedcondense.site.last_request import LastRequest, last_request
@@ -18,12 +20,16 @@ UNREADABLE = "cannot be read; see `fedcondense-site check`"
 
 @dataclass(frozen=True)
 class RoundKept:
-    """One round of one study as the site keeps it."""
+    """One round of one study as the site keeps it.
+
+    `scores` are those of the round's global set, by measure, as far as the server has told them.
+    """
 
     study_digest: str
     round: str
     condensed: bool
     sealed: int
+    scores: Intervals = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,19 @@ def kept_rounds(state: Path) -> list[RoundKept]:
             round=folder.name.removeprefix("round-").lstrip("0"),
             condensed=(folder / "figures.json").exists(),
             sealed=len(list((folder / "sealed").glob("*.sealed"))),
+            scores=_scores(folder / "global" / "result.json"),
         )
         for folder in sorted(state.glob("runs/*/round-*"))
     ]
+
+
+def _scores(result: Path) -> Intervals:
+    """Of a result that was verified before it was kept."""
+    try:
+        scores: Intervals = read_json(result)["result"]["scores"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    return scores
 
 
 def _fingerprint(kind: type[SigningKey] | type[NodeKey], path: Path) -> str:

@@ -47,6 +47,7 @@ LONGEST_STOP = 15.0  # seconds for a SuperNode to sign off
 LOOK = 0.5  # seconds between two looks
 TICK = 0.1  # seconds until a signal is heard at the latest
 LOOK_FOR_SUPEREXEC = 5.0  # seconds between two looks at all processes
+PARTING = 15.0  # seconds in which a site's last answer reaches the server
 DEAF = 20.0  # seconds that a SuperNode may be without its superexec
 # large tensors stay on the heap: returning them after each step is slow
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
@@ -57,7 +58,7 @@ Tell = Callable[[str], None]
 
 
 def join(path: Path, *, tell: Tell) -> None:
-    """Take part in the study of a SITE.toml until this process is told to stop.
+    """Take part in the study of a SITE.toml until it is over, or this process is told to stop.
 
     Args:
         path: the SITE.toml.
@@ -93,7 +94,7 @@ def next_pause(previous: float, uptime: float) -> float:
 
 @dataclass
 class Supervisor:
-    """One SuperNode after the other, until somebody stops it."""
+    """One SuperNode after the other, until the study is over or somebody stops it."""
 
     path: Path
     site: SiteConfig
@@ -107,9 +108,10 @@ class Supervisor:
         self.log = SupernodeLog(self.folder / "supernode.log")
         self.status = JoinStatus(os.getpid(), fedcondense.__version__, int(time.time()))
         self.told = last_request(self.site.state)
+        self.over_since: float | None = None
 
     def run(self) -> None:
-        """Keep a SuperNode running until a signal comes."""
+        """Keep a SuperNode running until a signal comes, or the study is over."""
         pause = 0.0
         with self._signals():
             while not self.stopping:
@@ -121,8 +123,12 @@ class Supervisor:
                 self.tell(f"{reason}; trying again in {pause:.0f} s")
                 self._note(self.status.waiting(reason))
                 self._rest(pause)
-        self._note(self.status.stopped())
-        self.tell("stopped")
+        if self.over_since is None:
+            self._note(self.status.stopped())
+            self.tell("stopped")
+        else:
+            self._note(self.status.over())
+            self.tell("the study is over; `fedcondense-site status` says what it gave")
 
     def stop(self, *_: int | FrameType | None) -> None:
         """Sign off and end; a signal's handler."""
@@ -164,7 +170,13 @@ class Supervisor:
             if now - heard > DEAF:
                 return "the SuperNode lost its superexec"
             self._report(health)
+            self._part(now)
         return "stopped"
+
+    def _part(self, now: float) -> None:
+        """Stop after the study's last message, once the answer to it has had time to leave."""
+        if self.over_since is not None and now - self.over_since > PARTING:
+            self.stop()
 
     def _report(self, health: int) -> None:
         """Tell what is new: the process, its connection, requests that were answered."""
@@ -180,6 +192,8 @@ class Supervisor:
         if newest is not None and newest != self.told:
             self.told = newest
             self.tell(newest.line())
+            if newest.ends_study:
+                self.over_since = time.monotonic()
 
     def _sign_off(self, child: Child) -> None:
         """Let the SuperNode tell the server that it goes; whatever is left is killed afterwards."""

@@ -1,12 +1,14 @@
 """Fixed maps from images to unit vectors: random networks that anybody can build again.
 
-They depend on the study's network and on a public seed, never on a patient, so that a sum of
-embeddings has a bound that is known before an image is read.
+They depend on the study's network and on a public seed, from the second round on also on a global
+synthetic set, never on the patients that they will embed; so a sum of embeddings has a bound that
+is known before an image is read.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +28,7 @@ AT_ONCE = 128  # images, where no gradient is wanted
 
 @dataclass(frozen=True)
 class PublicMap:
-    """A random network, and the point from which its embeddings are seen.
+    """A network, and the point from which its embeddings are seen.
 
     Attributes:
         network: frozen; its embedding is the one that `dm` and `idm` match.
@@ -44,9 +46,17 @@ class PublicMap:
 
 
 def public_maps(
-    study: Study, count: int, *, views: int = 1, device: torch.device | str = "cpu"
+    study: Study,
+    count: int,
+    *,
+    views: int = 1,
+    device: torch.device | str = "cpu",
+    networks: Sequence[Network] = (),
 ) -> tuple[PublicMap, ...]:
-    """The first `count` maps of a study; the same study gives the same ones everywhere."""
+    """The first `count` maps of a study; the same study gives the same ones everywhere.
+
+    Each has one of `networks` as long as there are any, then a random one.
+    """
     seed = Seed(study.seed).child("feature-maps")
     images = random_images(
         PUBLIC_IMAGES,
@@ -55,7 +65,8 @@ def public_maps(
         generator=seed.stream("images"),
     ).to(device)
     return tuple(
-        _public_map(study, images, seed.stream(f"map-{number}"), views) for number in range(count)
+        _public_map(study, images, seed.stream(f"map-{number}"), views, networks[number:])
+        for number in range(count)
     )
 
 
@@ -88,10 +99,17 @@ def random_images(
 
 
 def _public_map(
-    study: Study, images: Float[Tensor, "n c h w"], generator: torch.Generator, views: int
+    study: Study,
+    images: Float[Tensor, "n c h w"],
+    generator: torch.Generator,
+    views: int,
+    given: Sequence[Network],
 ) -> PublicMap:
+    """The map of the first network that is given, or of a random one."""
     classes = len(study.classes)
     network = build_network(study.network, study.image, classes=classes, generator=generator)
+    if given:
+        network.load_state_dict(given[0].state_dict())  # a copy: maps are frozen
     network = network.to(images.device).requires_grad_(requires_grad=False)
     families = [str(family) for family in study.settings(Matching).families]
     others = [draw_augmentation(families, generator) for _ in range(views - 1)]

@@ -29,8 +29,9 @@ def account_of(
     """What the record states of the ledger; None if the ledger does not bear the release out.
 
     Under differential privacy each access to anything derived from patients has exactly one
-    charged row, for this study and round, of a mechanism of the study's mode, and together they
-    stay within what the study asks for. Without it there is one row, and it bounds nothing.
+    charged row, for this study, of a mechanism of the study's mode: of this round, and of the
+    earlier ones whose sets this one begins with. Together they stay within what the study asks
+    for. Without it there is one row, and it bounds nothing.
     """
     if paid is None or not _is_for(paid, study, round):
         return None
@@ -38,7 +39,7 @@ def account_of(
     if not isinstance(privacy, FORMAL):
         unbounded = [row.state for row in paid.rows] == [State.UNBOUNDED]
         return Account(guarantee=None, ledger_head=paid.head) if unbounded else None
-    if len(paid.rows) != accesses or not _bears_out(paid, privacy):
+    if len(paid.rests_on) != accesses or not _bears_out(paid, privacy):
         return None
     guarantee = _guarantee_of(paid, privacy)
     if not fits_declared(guarantee, declared):
@@ -48,16 +49,20 @@ def account_of(
 
 def _is_for(paid: Paid, study: Study, round: int) -> bool:
     mode = study.privacy.mode
-    return paid.mode == mode and all(
-        (row.study, row.round, row.mode) == (study.digest, round, mode) for row in paid.rows
+    return (
+        paid.mode == mode
+        and all((row.study, row.mode) == (study.digest, mode) for row in paid.rests_on)
+        and all(row.round == round for row in paid.rows)
+        and all(row.round < round for row in paid.before)
     )
 
 
 def _bears_out(paid: Paid, privacy: DpEmbed | DpSgd) -> bool:
     spent = paid.spent
     return (
-        1 <= len(paid.rows) <= MOST_ROWS
-        and all(_is_charged(row, privacy) for row in paid.rows)
+        len(paid.rows) >= 1
+        and len(paid.rests_on) <= MOST_ROWS
+        and all(_is_charged(row, privacy) for row in paid.rests_on)
         and paid.unit == privacy.unit
         and spent.epsilon <= privacy.epsilon
         and spent.delta <= privacy.delta
@@ -75,7 +80,7 @@ def _is_charged(row: Row, privacy: DpEmbed | DpSgd) -> bool:
 
 def _guarantee_of(paid: Paid, privacy: DpEmbed | DpSgd) -> Guarantee:
     """Every number rounded towards the weaker claim."""
-    rows = [_mechanism(row) for row in paid.rows]
+    rows = [_mechanism(row) for row in paid.rests_on]
     return Guarantee(
         unit=privacy.unit,
         epsilon=upper_text(paid.spent.epsilon),

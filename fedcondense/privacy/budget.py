@@ -27,8 +27,8 @@ _WITH_DP = "set [privacy] mode in the study, or leave out [ledger] for good"
 class Quote:
     """What an access would cost the patients of a ledger, and why it is refused if it is.
 
-    `alone` is at the study's delta; `after` is all of the ledger with it, for `unit`, at the
-    budget's delta.
+    `alone` is the access with what it rests on, at the study's delta; `after` is all of the ledger
+    with it, for `unit`, at the budget's delta.
     """
 
     alone: Spent
@@ -128,6 +128,7 @@ def quote(
     budget: Budget | None,
     delta: float,
     compose: Compose,
+    before: Sequence[Entry] = (),
 ) -> Quote:
     """What `entries` would cost on top of `rows`, composed as one history.
 
@@ -137,11 +138,12 @@ def quote(
         budget: the site's.
         delta: the study's.
         compose: the accountant.
+        before: those of `rows` that the release will depend on too; part of `alone`.
     """
     unit = budget.unit if budget else weaker_unit([*rows, *entries])
     at = budget.delta if budget else delta
     own = entries[0].unit or unit
-    alone = compose(counted(entries, own), delta)
+    alone = compose(counted([*before, *entries], own), delta)
     after = compose(counted([*rows, *entries], unit), at)
     refusal = _refusal_of_kind(
         bounded=all(entry.sigma is not None for entry in entries), unit=own, budget=budget

@@ -20,8 +20,10 @@ from fedcondense.config.privacy import DpEmbed
 from fedcondense.config.study import ImageSpec, Study
 from fedcondense.errors import InternalError, TooFewImages
 from fedcondense.learning.feature_maps import AT_ONCE, PublicMap, public_maps, unit_embeddings
+from fedcondense.learning.networks import Network
 from fedcondense.learning.pixels import normalise
 from fedcondense.learning.randomness import secret_normal
+from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
 from fedcondense.privacy.units import Records, UnitImages
 from fedcondense.progress import Step, Watch, silent
@@ -66,6 +68,14 @@ class ClassEmbeddings:
         return _at_most_one(self.sums[:, rows, :-1] / self.counts[rows].view(1, -1, 1))
 
 
+@dataclass(frozen=True)
+class Embedder:
+    """Where images are embedded, and by which networks in place of random ones."""
+
+    device: torch.device = CPU
+    networks: Sequence[Network] = ()
+
+
 def sensitivity(maps: int, weight: float) -> float:
     """How far one unit more or less moves the sums of all maps together: sqrt(R (1 + w^2)).
 
@@ -82,21 +92,25 @@ def release_class_embeddings(
     charged: Mechanism,
     *,
     least: int,
-    device: torch.device = CPU,
+    by: Embedder | None = None,
     watch: Watch = silent,
 ) -> ClassEmbeddings:
     """Embed every unit once and add the noise; call it once for each row of the ledger.
 
     `charged` is that row; its sigma is the noise's standard deviation over the sensitivity. The
     sums without noise and the noise itself end with this call. A class of the study whose noised
-    count is below `least` is left out.
+    count is below `least` is left out. In a later round the maps have the networks of `by`, which
+    were trained on sets that are released already: the bound on a unit holds for any map.
 
     Raises:
         TooFewImages: no class is left.
         InternalError: what was charged is not what the study asks for.
     """
     privacy, sigma = _agreed(study, units, charged)
-    maps = public_maps(study, privacy.maps, views=privacy.views, device=device)
+    by = by or Embedder()
+    maps = public_maps(
+        study, privacy.maps, views=privacy.views, device=by.device, networks=by.networks
+    )
     records = units.read(MECHANISM)
     sums = _sums(records, maps, study, watch)
     deviation = sigma * sensitivity(len(maps), privacy.count_weight)
@@ -125,9 +139,14 @@ class DpEmbedSource:
     """
 
     def __init__(
-        self, embeddings: ClassEmbeddings, readings: Sequence[str], device: torch.device = CPU
+        self,
+        embeddings: ClassEmbeddings,
+        readings: Sequence[str],
+        device: torch.device = CPU,
+        refinement: Refinement = FIRST_ROUND,
     ) -> None:
         self._embeddings, self._readings, self._device = embeddings, readings, device
+        self.refinement = refinement
 
     @property
     def labels(self) -> tuple[int, ...]:

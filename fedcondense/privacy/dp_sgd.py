@@ -21,9 +21,10 @@ from fedcondense.config.study import Study
 from fedcondense.config.trajectory import Mtt
 from fedcondense.errors import DivergedError, InternalError, SettingsError
 from fedcondense.learning.augment import Augmentation, augment
-from fedcondense.learning.networks import build_network
+from fedcondense.learning.networks import Network, build_network
 from fedcondense.learning.pixels import normalise
 from fedcondense.learning.randomness import Seed, secret_generator
+from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
 from fedcondense.privacy.units import Records, Sample, UnitImages, split
 from fedcondense.progress import Step, Watch, silent
@@ -50,12 +51,15 @@ class Training:
         declared: units that the site makes public.
         labels: the classes that remain, by noised counts.
         device: where networks are trained.
+        begin: the network that all experts begin as, trained on released sets alone; None where
+            each begins afresh.
     """
 
     charged: Mechanism
     declared: int
     labels: tuple[int, ...]
     device: torch.device = CPU
+    begin: Network | None = None
 
 
 @runtime_checkable
@@ -141,9 +145,11 @@ class PrivateLearner:
         self.q = planned_steps(self.experts, training.declared).q
         network = build_network(
             study.network, study.image, classes=len(study.classes), generator=start
-        ).to(training.device)
+        )
+        if training.begin is not None:
+            network.load_state_dict(training.begin.state_dict())
         self.descent = NoisyDescent(
-            network,
+            network.to(training.device),
             partial(
                 torch.optim.SGD,
                 lr=self.experts.rate,
@@ -223,9 +229,11 @@ class DpSgdSource:
     `readings` is the list in which `UnitImages` names every reading; no image is reachable from it.
     """
 
-    def __init__(self, training: Training, readings: Sequence[str]) -> None:
+    def __init__(
+        self, training: Training, readings: Sequence[str], refinement: Refinement = FIRST_ROUND
+    ) -> None:
         self._labels, self._device = training.labels, training.device
-        self._readings = readings
+        self._readings, self.refinement = readings, refinement
 
     @property
     def labels(self) -> tuple[int, ...]:

@@ -74,11 +74,19 @@ class PrivacyLedger:
         ledger.verify()
         return ledger
 
-    def charge(self, planned: Sequence[Mechanism], access: Access) -> Paid:
+    def charge(
+        self, planned: Sequence[Mechanism], access: Access, *, before: Sequence[Row] = ()
+    ) -> Paid:
         """Pay for all `planned` mechanisms at once, before a single image is opened.
 
         When this returns, their rows will outlive a crash. Without a budget only what is not
         bounded can be paid for, and everything after it is not bounded either.
+
+        Args:
+            planned: what is about to happen.
+            access: for what.
+            before: rows of earlier rounds whose sets this access begins with; they are paid for
+                already, and count in what the receipt says was spent.
 
         Raises:
             BudgetExhausted: all rows with these would cost more than the budget, or are not
@@ -89,7 +97,7 @@ class PrivacyLedger:
         entries = _entries(planned, access)
         with self._file.lock():
             chain = self._file.load()
-            price = self._quote(chain, entries, access.delta)
+            price = self._quote(chain, entries, access.delta, before)
             if price.refusal is not None:
                 raise price.refusal
             longer = self._file.append(chain, entries)
@@ -101,6 +109,7 @@ class PrivacyLedger:
             head=longer.head,
             mode=access.mode,
             unit=entries[0].unit,
+            before=tuple(before),
         )
 
     def finish(self, paid: Paid) -> None:
@@ -202,8 +211,21 @@ class PrivacyLedger:
         with self._file.lock():
             return self._file.load()
 
-    def _quote(self, chain: Chain, entries: Sequence[Entry], delta: float) -> Quote:
-        return quote(chain.rows, entries, budget=self._budget, delta=delta, compose=self._compose)
+    def _quote(
+        self,
+        chain: Chain,
+        entries: Sequence[Entry],
+        delta: float,
+        before: Sequence[Row] = (),
+    ) -> Quote:
+        return quote(
+            chain.rows,
+            entries,
+            budget=self._budget,
+            delta=delta,
+            compose=self._compose,
+            before=before,
+        )
 
 
 def _entries(planned: Sequence[Mechanism], access: Access) -> list[Entry]:

@@ -21,7 +21,9 @@ _ROWS = TypeAdapter(tuple[Row, ...])
 class Paid:
     """The receipt for one access to patient data.
 
-    `spent` is what its rows cost alone, at the study's delta; `cumulative` what the ledger came to
+    `before` are rows that were paid for in earlier rounds and whose sets this one begins with: what
+    comes out depends on them too. `spent` is what both cost together, at the study's delta, and
+    nothing else of the ledger; `cumulative` what the ledger came to
     with them, for `cumulative_unit` and at the budget's delta. `head` is the digest of the last
     row. `unit` is none in a mode that hides nobody.
     """
@@ -33,10 +35,17 @@ class Paid:
     head: str
     mode: str
     unit: Unit | None
+    before: tuple[Row, ...] = ()
+
+    @property
+    def rests_on(self) -> tuple[Row, ...]:
+        """All rows that a set paid with this receipt depends on, oldest first."""
+        return (*self.before, *self.rows)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it, which knows no infinity: an epsilon of null is not bounded."""
         return {
+            "before": [row.model_dump(mode="json") for row in self.before],
             "cumulative": _spent_to_json(self.cumulative),
             "cumulative_unit": self.cumulative_unit.value,
             "head": self.head,
@@ -62,6 +71,7 @@ class Paid:
                 head=str(value["head"]),
                 mode=str(value["mode"]),
                 unit=None if value["unit"] is None else Unit(value["unit"]),
+                before=_ROWS.validate_json(canonical_json(value.get("before", []))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcondense.config.study import Study
 from fedcondense.files.storage import read_json
 from fedcondense.research.gate_schema import Gate, SiteGate
-from fedcondense.research.hospitals import ROUND
 from fedcondense.research.run_root import RunRoot
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
@@ -39,15 +39,26 @@ def gate_of(state: RoundState, below: Path) -> Gate | None:
     )
 
 
+def states_of(site: Path, study: Study) -> list[RoundState]:
+    """What a site keeps of each round of a study, oldest first."""
+    return [RoundState(site, study.digest, number) for number in range(1, study.rounds + 1)]
+
+
+def newest_gate(states: Iterable[RoundState], below: Path) -> Gate | None:
+    """What the gate said in the newest of a site's rounds, given oldest first, that it has seen."""
+    gates = [gate_of(state, below) for state in states]
+    return next((gate for gate in reversed(gates) if gate is not None), None)
+
+
 def gates_of_failure(root: RunRoot, seeds: tuple[int, ...]) -> Iterator[SiteGate]:
     """The gate's answers to the sites of a simulation that failed, as far as it came."""
     for seed in seeds:
         folder = root.repetition(seed)
         if not (folder / "sites.json").exists():
             continue
-        digest = RunDirectory(folder / "server").study().digest
+        study = RunDirectory(folder / "server").study()
         for name in read_json(folder / "sites.json"):
-            gate = gate_of(RoundState(folder / "sites" / name, digest, ROUND), root.path)
+            gate = newest_gate(states_of(folder / "sites" / name, study), root.path)
             if gate is not None:
                 yield SiteGate(name=name, seed=seed, gate=gate)
 

@@ -25,7 +25,6 @@ from fedcondense.server.intake import enroll
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
 
-ROUND = 1
 DEADLINE = 7 * 24 * 3600  # seconds; a simulation waits for nobody but its own processes
 
 
@@ -33,21 +32,22 @@ DEADLINE = 7 * 24 * 3600  # seconds; a simulation waits for nobody but its own p
 class Consortium:
     """A built repetition: the server's run directory, the opening key, the sites' settings.
 
-    The opening key lives in this process's memory alone.
+    The opening key and the run-signing key live in this process's memory alone.
     """
 
     folder: Path
     run: RunDirectory
     opening_key: OpeningKey
+    signer: SigningKey
     sites: Mapping[str, SiteConfig]
 
     def fingerprint(self, site: str) -> str:
         """The fingerprint of a site's signing key."""
         return signing_fingerprint(self.run.enrolled[site].public)
 
-    def state(self, site: str, study: Study) -> RoundState:
-        """What a site keeps of the round."""
-        return RoundState(self.sites[site].state, study.digest, ROUND)
+    def state(self, site: str, study: Study, round: int) -> RoundState:
+        """What a site keeps of a round."""
+        return RoundState(self.sites[site].state, study.digest, round)
 
 
 def build_consortium(
@@ -86,7 +86,7 @@ def build_consortium(
         sites[name] = _settle(place, scenario, study, images, run_signing.fingerprint, shared)
         enroll(run, name, key.public)
     write_json(folder / "sites.json", list(parts))
-    return Consortium(folder, run, opening, sites)
+    return Consortium(folder, run, opening, run_signing, sites)
 
 
 def _signing_key(place: Path) -> SigningKey:

@@ -25,14 +25,15 @@ from fedcondense.research.consistency import measure_consistency, with_weights
 from fedcondense.research.cross_architecture import cross_candidates
 from fedcondense.research.evaluation_cache import EvaluationCache
 from fedcondense.research.gate_schema import FailedSite, Gate
-from fedcondense.research.gates import gate_of
-from fedcondense.research.hospitals import ROUND, Consortium
+from fedcondense.research.gates import newest_gate
+from fedcondense.research.hospitals import Consortium
 from fedcondense.research.optional_schema import Consistency
 from fedcondense.research.report_assembly import curve_of
 from fedcondense.research.report_schema import Seconds, SiteFigures
 from fedcondense.server.conclude import GLOBAL, Conclusion, bench_of, conclude_round
 from fedcondense.server.report_figures import GlobalSetFigures
 from fedcondense.site.journal import last_step, read_journal
+from fedcondense.site.state import LocalFigures, RoundState
 
 
 class RepetitionRecord(Figures):
@@ -110,7 +111,8 @@ class _Play:
     watch: Watch
     concluded: Conclusion | None = None
     conclusion_seconds: float = 0.0
-    reported: dict[str, int] = field(default_factory=dict)
+    reported: dict[str, tuple[int, int]] = field(default_factory=dict)
+    round: int = 1
 
     def run(self) -> RepetitionRecord:
         began = time.time()
@@ -130,22 +132,32 @@ class _Play:
         seconds = self._seconds(times, began, evaluation)
         return self._write(comparison, outcomes, seconds)
 
-    def _conclude(self) -> None:
-        began = time.time()
+    def _conclude(self, number: int) -> None:
+        began, consortium = time.time(), self.repetition.consortium
         self._report_sites()
-        self._demand_quorum()
+        self._demand_quorum(number)
         self.concluded = conclude_round(
-            self.repetition.consortium.run,
-            ROUND,
-            self.repetition.consortium.opening_key,
+            consortium.run,
+            number,
+            consortium.opening_key,
             self.repetition.tests,
+            signer=consortium.signer,
             evaluation=self._evaluate,
         )
-        self.conclusion_seconds = time.time() - began
+        self.conclusion_seconds += time.time() - began
+        self.round = min(number + 1, self.last)
 
-    def _demand_quorum(self) -> None:
+    @property
+    def last(self) -> int:
+        """The last round."""
+        return self.repetition.study.rounds
+
+    def _state(self, site: str, number: int) -> RoundState:
+        return self.repetition.consortium.state(site, self.repetition.study, number)
+
+    def _demand_quorum(self, number: int) -> None:
         """Name the sites that did not contribute; a gate that refused is exit code 3."""
-        intake = read_intake(self.repetition.consortium.run.intake(ROUND))
+        intake = read_intake(self.repetition.consortium.run.intake(number))
         quorum, sites = self.repetition.study.quorum, len(self.repetition.parts)
         if len(intake.stored) >= quorum:
             return
@@ -211,10 +223,9 @@ class _Play:
     def _report_sites(self) -> None:
         """Pass on what the sites' journals say since the last look."""
         for name in self.repetition.parts:
-            state = self.repetition.consortium.state(name, self.repetition.study)
-            step = last_step(state.journal)
-            if step is not None and self.reported.get(name) != step.done:
-                self.reported[name] = step.done
+            step = last_step(self._state(name, self.round).journal)
+            if step is not None and self.reported.get(name) != (self.round, step.done):
+                self.reported[name] = self.round, step.done
                 self.watch(Step(f"{step.stage}: {name}", step.done, step.total, step.figures))
 
     def _seconds(self, times: FederationTimes, began: float, evaluation: float) -> Seconds:
@@ -222,8 +233,8 @@ class _Play:
         condense = _covered(
             [
                 (max(f.began, began), f.began + f.seconds)
-                for name in self._contributors()
-                for f in [self.repetition.consortium.state(name, self.repetition.study).figures()]
+                for name in self.repetition.parts
+                for f in self._condensed(name)
             ]
         )
         federation = times.total - times.start_up - condense - self.conclusion_seconds
@@ -234,6 +245,11 @@ class _Play:
             evaluation=evaluation,
             total=time.time() - began,
         )
+
+    def _condensed(self, site: str) -> list[LocalFigures]:
+        """What a site knows of each of its condensations."""
+        states = [self._state(site, number) for number in range(1, self.last + 1)]
+        return [state.figures() for state in states if state.finished()]
 
     def _contributors(self) -> list[str]:
         assert self.concluded is not None, "asked after the conclusion"
@@ -270,10 +286,10 @@ class _Play:
 
     def _site(self, name: str) -> SiteFigures:
         here = self.repetition
-        images, state = here.parts[name], here.consortium.state(name, here.study)
+        images, state = here.parts[name], self._state(name, self.last)
         local, gate = state.figures(), self._gate(name)
         assert gate is not None, "nothing is sealed that no gate has looked at"
-        sealed = here.consortium.run.sealed(ROUND, name)
+        sealed = here.consortium.run.sealed(self.last, name)
         condensing = [step for step in read_journal(state.journal) if step.stage == "condensing"]
         return SiteFigures(
             name=name,
@@ -285,8 +301,8 @@ class _Play:
             synthetic_images=local.synthetic_images,
             sealed_bytes=sealed.stat().st_size,
             real_bytes=images.images.numel(),
-            seconds=local.seconds,
-            peak_megabytes=local.peak_megabytes,
+            seconds=sum(of.seconds for of in self._condensed(name)),
+            peak_megabytes=max(of.peak_megabytes for of in self._condensed(name)),
             gate=gate,
             payload_sha256=state.record()["payload_sha256"],
             signing_key=here.consortium.fingerprint(name),
@@ -294,13 +310,12 @@ class _Play:
         )
 
     def _gate(self, name: str) -> Gate | None:
-        here = self.repetition
-        folder = here.consortium.folder
-        return gate_of(here.consortium.state(name, here.study), folder.parent)
+        states = [self._state(name, number) for number in range(1, self.last + 1)]
+        return newest_gate(states, self.repetition.consortium.folder.parent)
 
     def _failed(self) -> tuple[FailedSite, ...]:
         here = self.repetition
-        intake = read_intake(here.consortium.run.intake(ROUND))
+        intake = read_intake(here.consortium.run.intake(self.last))
         codes = {**intake.missing, **intake.failed, **intake.refused}
         return tuple(
             FailedSite(name=name, repetition=here.index, code=code, gate=self._gate(name))

@@ -135,6 +135,7 @@ def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
         classes=study.classes,
         dealing=_dealing_text(scenario.partition),
         quorum=study.quorum,
+        rounds=study.rounds,
         digest=study.digest,
         seeds=scenario.seeds,
     )

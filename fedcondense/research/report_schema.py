@@ -21,6 +21,7 @@ from fedcondense.server.report_figures import (
     ScoredImages,
     SetScores,
 )
+from fedcondense.server.report_schema import Round
 
 LONGEST_CURVE = 200
 
@@ -106,7 +107,11 @@ class Seconds(Figures):
 
 
 class Repetition(Figures):
-    """One partition seed, from dealing the images to the scores."""
+    """One partition seed, from dealing the images to the scores.
+
+    Scores, sites and global set are those of the last round; `rounds` has the global set of each
+    where there were several.
+    """
 
     seed: int
     study_digest: str
@@ -119,6 +124,7 @@ class Repetition(Figures):
     external: External | None = None
     cross_architecture: CrossArchitecture | None = None
     consistency: Consistency | None = None
+    rounds: tuple[Round, ...] = ()
 
 
 class EvaluationFacts(Figures):
@@ -153,6 +159,7 @@ class StudyFacts(Figures):
     classes: tuple[str, ...]
     dealing: str = Field(description="how training images were dealt to sites")
     quorum: int
+    rounds: int = 1
     digest: str
     seeds: tuple[int, ...]
 
@@ -191,4 +198,7 @@ class StudyReport(Figures):
             for name in ("external", "cross_architecture", "consistency"):
                 if part[name] is None:
                     del part[name]
+        for repetition in values["repetitions"]:
+            if not repetition["rounds"]:
+                del repetition["rounds"]
         return values

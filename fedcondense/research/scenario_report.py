@@ -13,7 +13,6 @@ from fedcondense.files.environment import this_environment
 from fedcondense.files.galleries import SetPictures
 from fedcondense.research.consistency import mean_consistency
 from fedcondense.research.cross_architecture import cross_figures
-from fedcondense.research.hospitals import ROUND
 from fedcondense.research.repetition import RepetitionRecord, predictions_of
 from fedcondense.research.report_assembly import Circumstances, Pooled, assemble, study_facts
 from fedcondense.research.report_schema import External, Release, Repetition, StudyReport
@@ -21,7 +20,10 @@ from fedcondense.research.run_root import RunRoot
 from fedcondense.research.scoring import Scored, pool_repetitions, score
 from fedcondense.server.aggregate import read_global_set
 from fedcondense.server.conclude import held_out
+from fedcondense.server.predictions import read_predictions
+from fedcondense.server.report import round_figures
 from fedcondense.server.report_figures import ScoredImages
+from fedcondense.server.report_schema import Round
 from fedcondense.server.run_directory import RunDirectory
 from fedcondense.site.state import RoundState
 
@@ -55,6 +57,7 @@ def score_repetitions(
 
 
 def report_of(
+    root: RunRoot,
     scenario: Scenario,
     tests: Mapping[str, LabeledImages],
     studies: Sequence[Study],
@@ -63,7 +66,10 @@ def report_of(
 ) -> StudyReport:
     """The report of all repetitions; `studies` and `records` are in the order of the seeds."""
     read = {test: scored_images(test, images) for test, images in tests.items()}
-    repetitions = [_repetition(scenario, record, scored, read) for record in records]
+    repetitions = [
+        _repetition(scenario, record, scored, read, rounds_of(root, study, record, scenario.read))
+        for record, study in zip(records, studies, strict=True)
+    ]
     together = {test: pool_repetitions(by_seed) for test, by_seed in scored.items()}
     purpose = "simulation" if scenario.release is ReleaseMode.STUDY_ONLY else "release"
     circumstances = Circumstances(
@@ -85,12 +91,26 @@ def report_of(
     return assemble(circumstances, repetitions, pooled)
 
 
+def rounds_of(
+    root: RunRoot, study: Study, record: RepetitionRecord, test: str
+) -> tuple[Round, ...]:
+    """The global set of every round with its scores on one test set, where there are several."""
+    if study.rounds == 1:
+        return ()
+    run = RunDirectory(root.repetition(record.seed) / "server")
+    one_bootstrap = study.model_copy(update={"seed": 0})  # as for all other scores of the report
+    return tuple(
+        round_figures(run, one_bootstrap, number, read_predictions(run.predictions(number))[test])
+        for number in range(1, study.rounds + 1)
+    )
+
+
 def set_pictures(root: RunRoot, study: Study, seed: int) -> SetPictures:
     """The global set of one repetition, each image beside the pixels that it began with."""
     folder = root.repetition(seed)
-    union = read_global_set(RunDirectory(folder / "server").global_set(ROUND))
+    union = read_global_set(RunDirectory(folder / "server").global_set(study.rounds))
     starts = [
-        RoundState(folder / "sites" / site, study.digest, ROUND).synthetic()["started_from"]
+        RoundState(folder / "sites" / site, study.digest, study.rounds).synthetic()["started_from"]
         for site in dict.fromkeys(union.sites)
     ]
     return SetPictures(
@@ -121,6 +141,7 @@ def _repetition(
     record: RepetitionRecord,
     scored: Mapping[str, Mapping[int, Scored]],
     read: Mapping[str, ScoredImages],
+    rounds: tuple[Round, ...],
 ) -> Repetition:
     own = {name: by_seed[record.seed] for name, by_seed in scored.items()}
     main = own[scenario.read]
@@ -136,6 +157,7 @@ def _repetition(
         external=_external(own, read),
         cross_architecture=cross_figures(main, scenario.network.architecture),
         consistency=record.consistency,
+        rounds=rounds,
     )
 
 

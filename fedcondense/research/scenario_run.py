@@ -76,7 +76,7 @@ def play_scenario(root: RunRoot, scenario: Scenario, watch: Watch = silent) -> S
     ]
     scored = score_repetitions(root, images.tests, studies, records)
     keep_resamples(root.path, scored[scenario.read], images.tests[scenario.read])
-    report = report_of(scenario, images.tests, studies, records, scored)
+    report = report_of(root, scenario, images.tests, studies, records, scored)
     write_study_report(root.path, report, set_pictures(root, studies[0], scenario.seeds[0]))
     root.finish()
     return report

@@ -5,7 +5,6 @@ Leaving a site out is one call: aggregate the others.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import re
@@ -24,13 +23,12 @@ from fedcondense.exchange.contribution import (
     Payload,
     SyntheticArrays,
     decode_payload,
-    dequantise,
     quantise,
 )
 from fedcondense.exchange.sealing import Opened
-from fedcondense.exchange.terms import decimal_number, decimal_text, rate_number, rate_text
+from fedcondense.exchange.shared_set import SharedSet
+from fedcondense.exchange.terms import decimal_text, rate_number, rate_text
 from fedcondense.files.storage import (
-    canonical_json,
     read_arrays,
     read_json,
     write_arrays,
@@ -63,36 +61,18 @@ class GlobalSet:
         return len(self.images)
 
     @property
-    def sha256(self) -> str:
-        """Hex SHA-256 over form and arrays: equal sets, wherever they were made.
-
-        The form is shape, scale and what was learned beside the pixels, the arrays are pixels,
-        labels and soft labels.
-        """
-        form = {"hi": self.hi, "lo": self.lo, "shape": list(self.images.shape)}
-        digest = hashlib.sha256(canonical_json(form | self.learned) + b"\0")
-        for array in self.stored().values():
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+    def shared(self) -> SharedSet:
+        """The set without the sites' names: what is signed, and what sites are given."""
+        return SharedSet(self.images, self.labels, self.lo, self.hi, self.soft, self.student_rate)
 
     @property
-    def learned(self) -> dict[str, str]:
-        """What was learned beside the pixels, in the words of a contribution."""
-        soft = {} if self.soft is None else {"soft_labels": "float16"}
-        rate = {} if self.student_rate is None else {"student_lr": rate_text(self.student_rate)}
-        return soft | rate
-
-    def stored(self) -> dict[str, np.ndarray]:
-        """The arrays as they are kept, in the order of the digest."""
-        soft = {} if self.soft is None else {"soft": self.soft}
-        return {"images": self.images, "labels": self.labels} | soft
+    def sha256(self) -> str:
+        """Hex SHA-256 over form and arrays: equal sets, wherever they were made."""
+        return self.shared.sha256
 
     def arrays(self) -> SyntheticArrays:
         """What networks train on: images in normalised units."""
-        lo, hi = decimal_number(self.lo), decimal_number(self.hi)
-        soft = None if self.soft is None else self.soft.astype(np.float32)
-        images = dequantise(self.images, lo, hi)
-        return SyntheticArrays(images, self.labels.copy(), soft, self.student_rate)
+        return self.shared.arrays()
 
 
 def aggregate(opened: Sequence[Opened], study: Study) -> GlobalSet:
@@ -136,7 +116,7 @@ def united_rate(payloads: Sequence[Payload]) -> float | None:
 
 def write_global_set(folder: Path, global_set: GlobalSet, study: Study) -> None:
     """Write the set, one picture per image, and last the manifest that names them all."""
-    write_arrays(folder / "set.safetensors", global_set.stored())
+    write_arrays(folder / "set.safetensors", global_set.shared.stored())
     names = [_picture_name(global_set, row) for row in range(len(global_set))]
     for name, pixels in zip(names, global_set.images, strict=True):
         write_atomically(folder / "png" / name, _png(pixels))
@@ -203,7 +183,7 @@ def _manifest(global_set: GlobalSet, names: list[str], study: Study) -> dict[str
         "shape": list(global_set.images.shape),
         "study_digest": study.digest,
         "version": MANIFEST_VERSION,
-        **global_set.learned,
+        **global_set.shared.learned,
     }
 
 

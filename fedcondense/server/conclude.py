@@ -10,8 +10,9 @@ import torch
 
 from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
-from fedcondense.exchange.keys import OpeningKey
-from fedcondense.files.storage import write_json
+from fedcondense.exchange.keys import OpeningKey, SigningKey
+from fedcondense.exchange.round_result import result_of, sign_result
+from fedcondense.files.storage import write_atomically, write_json
 from fedcondense.learning.evaluation import (
     Bench,
     Candidate,
@@ -48,6 +49,7 @@ def conclude_round(
     key: OpeningKey,
     tests: Mapping[str, LabeledImages],
     *,
+    signer: SigningKey,
     evaluation: Evaluate = evaluate,
 ) -> Conclusion:
     """Open, unite, train and score; everything is in the run directory once `done.json` is.
@@ -57,6 +59,7 @@ def conclude_round(
         round_number: the round, from 1.
         key: the run's opening key; it is used here and nowhere else.
         tests: the server's own evaluation sets by name; the first one stands on the model card.
+        signer: the run-signing key, which signs what sites are told of the round.
         evaluation: trains the networks: how many at once, on which device, and who is told.
 
     Raises:
@@ -80,8 +83,27 @@ def conclude_round(
     write_json(run.scores(round_number), scores)
     origin = Origin(len(global_set), len(opened), global_set.sha256, _on_card(scores))
     write_classifier(run.classifier(round_number), outcome.weights, study, origin)
+    publish(run, round_number, global_set, next(iter(scores.values())), signer)
     write_json(run.done(round_number), {"global_set": global_set.sha256, "round": round_number})
     return Conclusion(global_set, outcome)
+
+
+def publish(
+    run: RunDirectory,
+    round_number: int,
+    global_set: GlobalSet,
+    scores: dict[str, dict[str, float]],
+    signer: SigningKey,
+) -> None:
+    """Sign the digest of a global set and its scores: what a further round begins with."""
+    result = result_of(
+        global_set.shared,
+        run.study(),
+        run=run.description().run,
+        round=round_number,
+        scores=scores,
+    )
+    write_atomically(run.result(round_number), sign_result(result, signer))
 
 
 def bench_of(

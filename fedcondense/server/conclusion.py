@@ -9,6 +9,7 @@ import torch
 
 from fedcondense.config.server import ServerConfig
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.exchange.keys import SigningKey
 from fedcondense.learning.evaluation import Bench, Candidate, Outcome, evaluate
 from fedcondense.progress import Watch, silent
 from fedcondense.server.conclude import conclude_round
@@ -27,11 +28,17 @@ class Conclusion:
         """Open, unite, train and score a round.
 
         Raises:
-            KeyFileError: the opening key of the run cannot be read.
+            KeyFileError: the opening key of the run, or the run-signing key, cannot be read.
             QuorumMissed: fewer valid contributions than the study's quorum.
         """
-        key = current.opening_key()
-        conclude_round(current.run, number, key, self.tests, evaluation=self._evaluate)
+        conclude_round(
+            current.run,
+            number,
+            current.opening_key(),
+            self.tests,
+            signer=SigningKey.load(self.config.run_signing_key),
+            evaluation=self._evaluate,
+        )
 
     def _evaluate(self, bench: Bench, candidates: Sequence[Candidate]) -> dict[str, Outcome]:
         placed = replace(bench, device=device_of(self.config))

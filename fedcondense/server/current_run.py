@@ -36,7 +36,7 @@ class CurrentRun:
     @property
     def rounds(self) -> int:
         """How many rounds the study has."""
-        return rounds_of(self.study)
+        return self.study.rounds
 
     @property
     def open_round(self) -> int | None:
@@ -60,11 +60,6 @@ class CurrentRun:
     def discard_key(self) -> None:
         """Delete the opening key; nothing that was sealed to it can be opened any more."""
         delete_key(self.key_path)
-
-
-def rounds_of(study: Study) -> int:
-    """How many rounds a study has."""
-    return int(getattr(study, "rounds", 1))
 
 
 @contextmanager

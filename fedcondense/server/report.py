@@ -64,7 +64,10 @@ def read_report(run: RunDirectory) -> ServerReport:
 def assemble(config: ServerConfig, current: CurrentRun) -> ServerReport:
     """The report of a concluded run, from its directory."""
     run, study, last = current.run, current.study, current.rounds
-    rounds = tuple(_round(run, study, number) for number in range(1, last + 1))
+    rounds = tuple(
+        round_figures(run, study, number, _test_set(run, number)[1])
+        for number in range(1, last + 1)
+    )
     name, predicted = _test_set(run, last)
     verdicts = read_json(run.verdicts(last))["sites"]
     return ServerReport(
@@ -74,7 +77,7 @@ def assemble(config: ServerConfig, current: CurrentRun) -> ServerReport:
         test=_scored_images(name, predicted, study),
         scores=rounds[-1].scores,
         sites=tuple(_site(run, site, last, of) for site, of in _accepted(verdicts).items()),
-        failed_sites=tuple(_failed(run, last, verdicts)),
+        failed_sites=rounds[-1].failed_sites,
         seconds=_seconds(run),
         global_set=rounds[-1].global_set,
         rounds=rounds,
@@ -124,6 +127,7 @@ def study_facts(study: Study) -> StudyFacts:
         ),
         classes=study.classes,
         quorum=study.quorum,
+        rounds=study.rounds,
         digest=study.digest,
     )
 
@@ -140,17 +144,24 @@ def _run_facts(run: RunDirectory) -> RunFacts:
     )
 
 
-def _round(run: RunDirectory, study: Study, number: int) -> Round:
+def round_figures(run: RunDirectory, study: Study, number: int, predicted: Predictions) -> Round:
+    """A concluded round, scored on what its networks predicted of one test set."""
     union = read_global_set(run.global_set(number))
     names = [union.classes[label] for label in sorted(set(union.labels.tolist()))]
     figures = GlobalSetFigures(sha256=union.sha256, images=len(union), classes=tuple(names))
-    scores = Scores(global_set=_scores(run, study, number, len(union)))
-    return Round(round=number, global_set=figures, scores=scores)
+    scores = Scores(global_set=_scores(study, predicted, len(union)))
+    verdicts = read_json(run.verdicts(number))["sites"]
+    return Round(
+        round=number,
+        sites=tuple(_accepted(verdicts)),
+        failed_sites=tuple(_failed(run, number, verdicts)),
+        global_set=figures,
+        scores=scores,
+    )
 
 
-def _scores(run: RunDirectory, study: Study, number: int, images: int) -> SetScores:
+def _scores(study: Study, predicted: Predictions, images: int) -> SetScores:
     """The same resamples as in scores.json: the same groups in the same order, the same seed."""
-    _, predicted = _test_set(run, number)
     evaluation = study.evaluation
     test = TestSet(predicted.labels, predicted.group_names, evaluation.resamples, study.seed)
     measures = measures_of(resample(predicted.probabilities, test), study.classes)

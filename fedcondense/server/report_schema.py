@@ -47,6 +47,7 @@ class StudyFacts(Figures):
     evaluation: EvaluationFacts
     classes: tuple[str, ...]
     quorum: int
+    rounds: int = 1
     digest: str
 
 
@@ -110,9 +111,11 @@ class Scores(Figures):
 
 
 class Round(Figures):
-    """One round: its global synthetic set, and how that scores."""
+    """One round: who contributed and who did not, the global synthetic set, how that scores."""
 
     round: int = Field(ge=1)
+    sites: tuple[str, ...]
+    failed_sites: tuple[FailedSite, ...]
     global_set: GlobalSetFigures
     scores: Scores
 

@@ -145,9 +145,21 @@ class RunDirectory:
         """The scores of the global synthetic set."""
         return self.round(round) / "scores.json"
 
+    def result(self, round: int) -> Path:
+        """What the round gave, signed: byte for byte as sites get it."""
+        return self.round(round) / "result.json"
+
+    def told(self, round: int) -> Path:
+        """Written once the sites were told what the last round gave."""
+        return self.round(round) / "told.json"
+
     def done(self, round: int) -> Path:
         """Written last: the round is complete."""
         return self.round(round) / "done.json"
+
+    def is_concluded(self, round: int) -> bool:
+        """Whether nothing of a round is left to collect: it was collected, and is done."""
+        return self.intake(round).exists() and self.done(round).exists()
 
     def study(self) -> Study:
         """The study of this run.

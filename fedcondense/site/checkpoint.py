@@ -64,12 +64,15 @@ class NothingKept(NoCheckpoints):
 
 
 def checkpoints_of(
-    path: Path, study: Study, seed: Seed, images: LabeledImages
+    path: Path, study: Study, seed: Seed, images: LabeledImages, *, begins_with: str = ""
 ) -> FileCheckpoints | NothingKept:
-    """Where the study's distillation of these images keeps its state."""
+    """Where the study's distillation of these images keeps its state.
+
+    `begins_with` is a digest of study and beginning; left out, the study's own.
+    """
     if study.privacy.mode != "none":
         return NothingKept()
-    return FileCheckpoints(path, identity_of(study.digest, seed.value, images))
+    return FileCheckpoints(path, identity_of(begins_with or study.digest, seed.value, images))
 
 
 def identity_of(settings_digest: str, seed: int, images: LabeledImages) -> str:

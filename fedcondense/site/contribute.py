@@ -14,6 +14,7 @@ from fedcondense.distill.trajectories import Shelf
 from fedcondense.errors import ReleaseRefused
 from fedcondense.exchange.contribution import Payload, Released, SyntheticArrays, decode_payload
 from fedcondense.exchange.keys import SigningKey
+from fedcondense.exchange.round_result import Given
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.learning.randomness import Seed
@@ -29,7 +30,8 @@ from fedcondense.site.local_page import keep_likenesses, write_page
 from fedcondense.site.officer import approvals_for
 from fedcondense.site.payload import as_it_would_leave, payload_of
 from fedcondense.site.plan import access_of, planned_mechanisms
-from fedcondense.site.sources import open_source
+from fedcondense.site.refinement import beginning_of
+from fedcondense.site.sources import Basis, open_source
 from fedcondense.site.state import Outlay, RoundState, local_figures
 
 
@@ -47,6 +49,7 @@ def contribute(
     run of the same study and round is sealed anew from the same set. What was refused stays so.
 
     Raises:
+        SettingsError: a later round was asked for without the global set of the one before.
         BudgetExhausted: the site's ledger does not allow the study; no image was read.
         ReleaseRefused: the gate refused; nothing leaves.
         ApprovalMissing: the data officer has not signed; nothing leaves.
@@ -56,7 +59,7 @@ def contribute(
     with state.lock():
         if mode is ReleaseMode.ENFORCED:
             state.demand_no_refusal()
-        path = HospitalPath(site, study, state, request.round, watch)
+        path = HospitalPath(site, study, state, request.round, watch, given=request.given)
         released = path.walk(mode)
         approvals = approvals_for(site, state, released.payload.sha256)
         key = SigningKey.load(site.signing_key)
@@ -89,6 +92,7 @@ class HospitalPath:
     round: int
     watch: Watch = silent
     cohort: Cohort | None = None
+    given: Given | None = None
 
     def walk(self, mode: ReleaseMode) -> Released:
         """Condense, encode, audit, decide.
@@ -105,26 +109,34 @@ class HospitalPath:
         return self.decide(payload, mode)
 
     def condense(self, ledger: PrivacyLedger) -> None:
-        """Pay, read the images, distill them, and keep the set in the site's own state."""
+        """Pay, read the images, distill them, and keep the set in the site's own state.
+
+        A later round begins where the last one ended.
+        """
         site, study, began = self.site, self.study, time.time()
         check_request(study.privacy, site.declared, site.ledger)
-        charged = planned_mechanisms(site, study)
-        paid = ledger.charge(charged, access_of(study, self.round))  # before an image is opened
+        beginning = beginning_of(site, study, self.round, self.given)
+        charged, access = planned_mechanisms(site, study), access_of(study, self.round)
+        paid = ledger.charge(charged, access, before=beginning.paid)  # before an image is opened
         train = self.images().train
         seed = self.seed()
-        grant = open_source(site, study, train, charged, seed, watch=self.watch)
-        checkpoints = checkpoints_of(self.state.checkpoint, study, seed, train)
+        basis = Basis(charged, beginning.refinement(site, watch=self.watch))
+        grant = open_source(site, study, train, basis, seed, watch=self.watch)
+        checkpoints = checkpoints_of(
+            self.state.checkpoint, study, seed, train, begins_with=beginning.digest
+        )
         synthetic = distill(
             grant.source,
             study,
             seed=seed,
             watch=self.watch,
             checkpoints=checkpoints,
-            experts=grant.experts or experts_of(site, study, train, seed),
+            experts=grant.experts
+            or experts_of(site, study, train, seed, global_sha256=beginning.global_sha256),
         )
         ledger.finish(paid)
         figures = local_figures(train, synthetic, began)
-        self.state.keep(synthetic, figures, Outlay(paid, grant.accesses()))
+        self.state.keep(synthetic, figures, Outlay(paid, beginning.accesses + grant.accesses()))
         checkpoints.clear()
 
     def audit(self, payload: Payload, ledger: PrivacyLedger) -> None:
@@ -172,10 +184,12 @@ class HospitalPath:
     def redistill(self, images: LabeledImages, seed: Seed) -> SyntheticArrays:
         """Condense a part of the images in the same way, for shadows of the audits.
 
-        It is charged to nobody: what comes out never leaves.
+        It is charged to nobody: what comes out never leaves. A shadow begins as the first round
+        does: the site's last set has seen all of its images, also those that a shadow must not
+        know.
         """
-        charged = planned_mechanisms(self.site, self.study)
-        grant = open_source(self.site, self.study, images, charged, seed)
+        basis = Basis(planned_mechanisms(self.site, self.study))
+        grant = open_source(self.site, self.study, images, basis, seed)
         experts = grant.experts or Shelf()
         synthetic = distill(grant.source, self.study, seed=seed, experts=experts)
         return as_it_would_leave(synthetic, self.study)

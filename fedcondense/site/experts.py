@@ -137,16 +137,21 @@ class ExpertFiles:
         )
 
 
-def experts_of(site: SiteConfig, study: Study, train: LabeledImages, seed: Seed) -> ExpertFiles:
+def experts_of(
+    site: SiteConfig, study: Study, train: LabeledImages, seed: Seed, *, global_sha256: str = ""
+) -> ExpertFiles:
     """Where this site keeps experts for this study.
 
     What decides is all that an expert depends on: its settings, the network, the form of images,
-    the classes, the seed that the method is given and the images themselves.
+    the classes, the seed that the method is given, the images themselves, and from the second
+    round on the global set by its digest.
     """
     parts = {
         "experts": experts_settings(study).model_dump(mode="json", exclude={"count"}),
         **study.model_dump(mode="json", include={"network", "image", "classes"}),
     }
+    if global_sha256:
+        parts["begins_with"] = global_sha256
     identity = identity_of(sha256(canonical_json(parts)), seed.value, train)
     return ExpertFiles(site.experts or site.state / "experts", identity)
 

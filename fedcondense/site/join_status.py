@@ -22,6 +22,7 @@ class JoinState(StrEnum):
     RUNNING = "running"
     WAITING = "waiting"
     STOPPED = "stopped"
+    OVER = "over"  # the study is
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class JoinStatus:
     def stopped(self) -> JoinStatus:
         """After the last SuperNode."""
         return self._moved(replace(self, state=JoinState.STOPPED, connected=False))
+
+    def over(self) -> JoinStatus:
+        """After the study: the server told what it gave."""
+        return self._moved(replace(self, state=JoinState.OVER, connected=False))
 
     @staticmethod
     def _moved(status: JoinStatus) -> JoinStatus:

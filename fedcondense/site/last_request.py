@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fedcondense.files.storage import read_json, write_json
 
+RESULT = "query.result"  # the last message of a study
+
 
 @dataclass(frozen=True)
 class LastRequest:
@@ -23,6 +25,11 @@ class LastRequest:
     outcome: str
     code: str
     version: str
+
+    @property
+    def ends_study(self) -> bool:
+        """Whether the server told what the study gave, and this site has taken it."""
+        return (self.kind, self.outcome) == (RESULT, "ready")
 
     def line(self) -> str:
         """One line for a log."""

@@ -38,11 +38,16 @@ def check_study(limits: SiteLimits, study: Study, round_number: int) -> None:
     Raises:
         LimitExceeded: it is more than the site allows.
     """
-    images = len(study.classes) * study.images_per_class
+    images = study.largest_set
     if images > limits.max_synthetic_images:
         raise _exceeded("max_synthetic_images", f"the study asks for {images} synthetic images")
-    if round_number > limits.max_rounds:
-        raise _exceeded("max_rounds", f"this would be round {round_number}")
+    if study.rounds > limits.max_rounds:
+        raise _exceeded("max_rounds", f"the study has {study.rounds} rounds")
+    if round_number > study.rounds:
+        raise LimitExceeded(
+            f"this would be round {round_number} of {study.rounds}",
+            hint="the server asks for more than all sites agreed on; ask its operator",
+        )
 
 
 def count_request(site: SiteConfig, study: Study, round_number: int) -> int:

@@ -5,6 +5,8 @@ Everything here follows from the study and from numbers that the site declares p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedcondense.config.privacy import DpEmbed, DpSgd, FormalPrivacy, Unit
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
@@ -12,14 +14,17 @@ from fedcondense.config.trajectory import Mtt
 from fedcondense.errors import SettingsError
 from fedcondense.privacy import class_counts, dp_embed, dp_sgd
 from fedcondense.privacy.accounting import Mechanism, Planned, sigma_for
+from fedcondense.privacy.chain import Row, State
 from fedcondense.privacy.ledger import Access
 
+PAID = frozenset({State.CHARGED, State.UNBOUNDED})
 NO_NOISE = (Mechanism("images", None),)  # mode none: nothing bounds what a method sees
-ROUNDS = 1
 
 
 def planned_mechanisms(site: SiteConfig, study: Study) -> tuple[Mechanism, ...]:
     """The accesses to patients of one round, with the least noise that meets the study's epsilon.
+
+    The epsilon is that of all rounds together, each of which costs the same.
 
     Raises:
         SettingsError: the site declares no numbers, or no noise in a sensible range suffices.
@@ -29,8 +34,17 @@ def planned_mechanisms(site: SiteConfig, study: Study) -> tuple[Mechanism, ...]:
         return NO_NOISE
     units = declared_units(site, privacy)
     return sigma_for(
-        _accesses(study, units), epsilon=privacy.epsilon, delta=privacy.delta, repeat=ROUNDS
+        _accesses(study, units),
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        repeat=study.rounds,
     )
+
+
+def rounds_to_come(study: Study, rows: Sequence[Row]) -> int:
+    """How many rounds of the study have no paid row yet."""
+    paid = {row.round for row in rows if row.study == study.digest and row.state in PAID}
+    return study.rounds - len(paid & set(range(1, study.rounds + 1)))
 
 
 def access_of(study: Study, round: int) -> Access:

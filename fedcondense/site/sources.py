@@ -19,14 +19,29 @@ from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.source import PlainSource, Source, device_of
 from fedcondense.distill.trajectories import Course, Expert, ExpertStore, Shelf
 from fedcondense.errors import DataError, InternalError, TooFewImages
+from fedcondense.learning.networks import Network
 from fedcondense.learning.randomness import Seed
+from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
 from fedcondense.privacy.class_counts import noised_class_counts
-from fedcondense.privacy.dp_embed import DpEmbedSource, release_class_embeddings
+from fedcondense.privacy.dp_embed import DpEmbedSource, Embedder, release_class_embeddings
 from fedcondense.privacy.dp_sgd import DpSgdSource, Training, train_private_experts
 from fedcondense.privacy.units import UnitImages
 from fedcondense.progress import Watch, silent
 from fedcondense.site.plan import declared_units
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The mechanisms that were charged, and what the round begins with."""
+
+    charged: Sequence[Mechanism]
+    refinement: Refinement = FIRST_ROUND
+
+    @property
+    def begin(self) -> Network | None:
+        """The network that all experts begin as."""
+        return next(iter(self.refinement.networks), None)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ def open_source(
     site: SiteConfig,
     study: Study,
     train: LabeledImages,
-    charged: Sequence[Mechanism],
+    basis: Basis,
     seed: Seed,
     *,
     watch: Watch = silent,
@@ -57,10 +72,16 @@ def open_source(
         TooFewImages: by noised counts, no class is large enough.
     """
     if isinstance(study.privacy, DpEmbed):
-        return _embeddings(site, study, train, charged, watch)
+        return _embeddings(site, study, train, basis, watch)
     if isinstance(study.privacy, DpSgd):
-        return _private_experts(site, study, train, charged, seed, watch)
-    source = PlainSource(train.images, train.labels, study.image, device=site.device)
+        return _private_experts(site, study, train, basis, seed, watch)
+    source = PlainSource(
+        train.images,
+        train.labels,
+        study.image,
+        device=site.device,
+        refinement=basis.refinement,
+    )
     return Grant(source, None, lambda: 1)
 
 
@@ -68,14 +89,19 @@ def _embeddings(
     site: SiteConfig,
     study: Study,
     train: LabeledImages,
-    charged: Sequence[Mechanism],
+    basis: Basis,
     watch: Watch,
 ) -> Grant:
     units, device = _units(train, _formal(study)), device_of(site.device)
     embeddings = release_class_embeddings(
-        units, study, charged[0], least=_least(site, study), device=device, watch=watch
+        units,
+        study,
+        basis.charged[0],
+        least=_least(site, study),
+        by=Embedder(device, basis.refinement.networks),
+        watch=watch,
     )
-    source = DpEmbedSource(embeddings, units.readings, device)
+    source = DpEmbedSource(embeddings, units.readings, device, basis.refinement)
     return Grant(source, None, lambda: source.accesses)
 
 
@@ -83,7 +109,7 @@ def _private_experts(
     site: SiteConfig,
     study: Study,
     train: LabeledImages,
-    charged: Sequence[Mechanism],
+    basis: Basis,
     seed: Seed,
     watch: Watch,
 ) -> Grant:
@@ -91,10 +117,10 @@ def _private_experts(
     units, declared = _units(train, privacy), declared_units(site, privacy)
     kept = noised_class_counts(units, len(study.classes)).kept(_least(site, study))
     _demand_a_class(kept)
-    training = Training(charged[1], declared, kept, device_of(site.device))
+    training = Training(basis.charged[1], declared, kept, device_of(site.device), basis.begin)
     store = _Shelf()
     train_private_experts(units, study, store, training, seed=seed, watch=watch)
-    source = DpSgdSource(training, units.readings)
+    source = DpSgdSource(training, units.readings, basis.refinement)
     return Grant(source, store.shelf, lambda: source.accesses)
 
 

@@ -167,6 +167,10 @@ class RoundState:
         path = self.folder / "refusal.json"
         return tuple(read_json(path)["refusals"]) if path.exists() else ()
 
+    def has_passed(self) -> bool:
+        """Whether a set is kept that the gate let pass."""
+        return self.finished() and self.has_record() and not self.refusals()
+
     def _refused(self) -> list[Path]:
         return list(self.folder.glob("attempt-*/refusal.json"))
 

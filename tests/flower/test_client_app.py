@@ -7,23 +7,28 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import federation_kit
 import pytest
 import torch
-from federation_kit import PATIENT, Repetition
+from federation_kit import PATIENT, Repetition, make_repetition
 from flwr.app import Context, Message, RecordDict
+from wire_kit import payload_of
 
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.errors import DivergedError, InternalError, ReleaseRefused
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits
-from fedcondense.exchange.run_description import sign_description
+from fedcondense.exchange.round_result import SCORES, result_of, sign_result
+from fedcondense.exchange.run_description import Request, sign_description
+from fedcondense.exchange.sealing import Opened
 from fedcondense.flower import client_app
 from fedcondense.flower.messages import (
     CONTRIBUTE,
     HELLO,
+    RESULT,
     Ask,
     Outcome,
     Reply,
@@ -31,6 +36,7 @@ from fedcondense.flower.messages import (
     to_request,
 )
 from fedcondense.flower.simulation import SIMULATION
+from fedcondense.server.aggregate import aggregate
 from fedcondense.server.intake import receive
 from fedcondense.site.journal import read_journal
 from fedcondense.site.state import RoundState
@@ -91,6 +97,108 @@ def test_a_contribution_is_accepted_by_the_servers_intake(repetition: Repetition
     receipt = receive(repetition.run, reply.sealed, 1, sender="site-1")
     assert reply.outcome is Outcome.SEALED
     assert receipt.site == "site-1"
+
+
+def given_of(repetition: Repetition, round: int = 1) -> Ask:
+    """What the server sends of a round: a signed result and the bytes of its set."""
+    study = repetition.study
+    shared = aggregate([Opened("site-1", payload_of(study), {})], study).shared
+    scores = {name: dict.fromkeys(("mean", "low", "high"), 0.5) for name in SCORES}
+    run = repetition.description.run
+    result = result_of(shared, study, run=run, round=round, scores=scores)
+    signed = sign_description(repetition.description, repetition.operator)
+    return Ask(signed, round, result=sign_result(result, repetition.operator), data=shared.data)
+
+
+def send_ask(kind: str, ask: Ask) -> Reply:
+    return read_reply(client_app.app(to_request(kind, 7, ask, 60.0), context()))
+
+
+@pytest.fixture
+def two_rounds(tmp_path: Path) -> Repetition:
+    return make_repetition(tmp_path / "two", sites=1, rounds=2)
+
+
+@pytest.fixture
+def at_two(monkeypatch: pytest.MonkeyPatch, two_rounds: Repetition) -> list[Request]:
+    """The requests that reach the images of the site of two rounds."""
+    seen: list[Request] = []
+
+    def contribute(site: object, study: object, request: Request, **_: object) -> bytes:
+        seen.append(request)
+        return b"sealed"
+
+    monkeypatch.setenv(SIMULATION, str(two_rounds.path))
+    module = ModuleType("fedcondense.site.contribute")
+    module.contribute = contribute  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return seen
+
+
+def test_a_second_round_is_given_the_verified_global_set_of_the_first(
+    two_rounds: Repetition, at_two: list[Request]
+) -> None:
+    given = given_of(two_rounds)
+
+    reply = send_ask(CONTRIBUTE, replace(given, round=2))
+
+    assert reply.outcome is Outcome.SEALED
+    [request] = at_two
+    assert request.given is not None
+    assert (request.round, request.given.shared.data) == (2, given.data)
+    kept = two_rounds.site("site-1") / f"runs/{two_rounds.study.digest}/round-001/global"
+    assert sorted(path.name for path in kept.iterdir()) == ["result.json", "set.safetensors"]
+
+
+@pytest.mark.parametrize("what", ["nothing", "changed", "of another round", "of another key"])
+def test_a_second_round_with_anything_else_is_refused_before_an_image_is_read(
+    two_rounds: Repetition, at_two: list[Request], what: str
+) -> None:
+    given = replace(given_of(two_rounds), round=2)
+    stranger = replace(two_rounds, operator=SigningKey.generate())
+    ask = {
+        "nothing": Ask(given.description, 2),
+        "changed": replace(given, data=bytes([given.data[0] ^ 1]) + given.data[1:]),
+        "of another round": replace(given_of(two_rounds, 2), round=2),
+        "of another key": replace(given, result=given_of(stranger).result),
+    }[what]
+
+    assert send_ask(CONTRIBUTE, ask).code == "FC404"
+    assert at_two == []
+
+
+def test_a_round_beyond_the_study_is_refused(two_rounds: Repetition, at_two: list[Request]) -> None:
+    given = replace(given_of(two_rounds, 2), round=3)
+
+    assert send_ask(CONTRIBUTE, given).code == "FC409"
+    assert at_two == []
+
+
+def test_a_global_set_above_the_sites_limit_is_refused_unread(
+    two_rounds: Repetition, at_two: list[Request]
+) -> None:
+    path = two_rounds.site("site-1") / "site.toml"
+    path.write_text(path.read_text() + "[limits]\nmax_megabytes_in = 1\n")
+    given = replace(given_of(two_rounds), round=2, data=bytes(1_100_000))
+
+    assert send_ask(CONTRIBUTE, given).code == "FC409"
+    assert at_two == []
+
+
+def test_the_result_of_the_last_round_is_kept_and_acknowledged(
+    two_rounds: Repetition, at_two: list[Request]
+) -> None:
+    reply = send_ask(RESULT, given_of(two_rounds, 2))
+
+    assert reply == Reply(Outcome.READY, signing_key=key_of(two_rounds))
+    kept = two_rounds.site("site-1") / f"runs/{two_rounds.study.digest}/round-002/global"
+    assert (kept / "set.safetensors").exists()
+    assert at_two == []
+
+
+@pytest.mark.usefixtures("at_two")
+def test_no_result_but_that_of_the_last_round_ends_a_study(two_rounds: Repetition) -> None:
+    assert send_ask(RESULT, given_of(two_rounds, 1)).code == "FC404"
 
 
 @pytest.mark.usefixtures("at_site")

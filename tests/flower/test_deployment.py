@@ -25,6 +25,7 @@ from fedcondense.server.events import events
 from fedcondense.server.intake import receive, stored_digests
 
 SITES = ("site-1", "site-2")
+HASTY = ("LOOK", "ASK_FLOWER", "FIRST_PAUSE", "LONGEST_PAUSE", "GRACE", "LONGEST_TELLING")
 
 
 @dataclass
@@ -35,6 +36,7 @@ class StandIn:
     applicants: dict[str, Applicant]
     acts: list[Callable[[StandIn], None]]
     lives: int = 0
+    rounds: list[int | None] = field(default_factory=list)
     enrolled: list[list[str]] = field(default_factory=list)
     alive: bool = False
     ended: bool = False
@@ -51,6 +53,7 @@ class StandIn:
     @contextlib.contextmanager
     def running(self) -> Iterator[StandIn]:
         self.alive, self.ended = True, False
+        self.rounds.append(self.current.open_round)
         self.lives += 1
         act = self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
         self._act = act
@@ -75,18 +78,23 @@ class StandIn:
 
     def contribute(self, *sites: str) -> None:
         """Store what sites sealed, as the ServerApp does."""
-        current = self.current
-        request = Request(current.run.description(), 1)
-        for site in sorted(set(sites) - set(stored_digests(current.run, 1))):
-            released = decided(payload_of(current.study, seed=SITES.index(site)), current.study)
+        current, number = self.current, self.number
+        request = Request(current.run.description(), number)
+        for site in sorted(set(sites) - set(stored_digests(current.run, number))):
+            payload = payload_of(current.study, seed=SITES.index(site))
+            released = decided(payload, current.study, round=number)
             blob = seal(released, request, site, current.study, self.applicants[site].signing)
-            receive(current.run, blob, 1, sender=site)
+            receive(current.run, blob, number, sender=site)
+
+    @property
+    def number(self) -> int:
+        return self.current.open_round or self.current.rounds
 
     def finish(self, **codes: dict[str, str]) -> None:
-        run = self.current.run
-        stored = stored_digests(run, 1)
+        run, number = self.current.run, self.number
+        stored = stored_digests(run, number)
         missing = {site: "FC502" for site in run.enrolled if site not in stored}
-        write_intake(run.intake(1), Intake(1, stored, {}, {}, missing, **codes))
+        write_intake(run.intake(number), Intake(number, stored, {}, {}, missing, **codes))
 
 
 def all_answer(flower: StandIn) -> None:
@@ -141,16 +149,19 @@ class Played:
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Played]:
     """A server of two sites and quorum 2, whose Flower lives as it is told."""
 
-    def make(*acts: Callable[[StandIn], None], deadline: str = "72 h") -> Played:
+    def make(
+        *acts: Callable[[StandIn], None], deadline: str = "72 h", rounds: int = 1, quorum: int = 2
+    ) -> Played:
         times = {"deadline": deadline, "joining": "1 s"}
-        office = make_office(tmp_path, study=small_study(quorum=2), time=times)
+        study = small_study(quorum=quorum, rounds=rounds)
+        office = make_office(tmp_path, study=study, time=times)
         applicants = {name: Applicant(name) for name in SITES}
         for applicant in applicants.values():
             office.register.enroll(applicant.write(tmp_path / "mail"), now=time.time())
         flower = StandIn(office, applicants, list(acts))
         monkeypatch.setattr(deployed_round, "SuperLink", flower)
         monkeypatch.setattr(deployment, "check_tls", lambda config: None)
-        for name in ("LOOK", "ASK_FLOWER", "FIRST_PAUSE", "LONGEST_PAUSE", "GRACE"):
+        for name in HASTY:
             monkeypatch.setattr(deployed_round, name, 0.001)
         return Played(office, flower)
 
@@ -171,6 +182,7 @@ def test_a_study_ends_with_a_report_and_without_its_opening_key(play: Any) -> No
         "asking",
         "concluding",
         "concluded",
+        "told",
         "key deleted",
         "finished",
     ]
@@ -289,14 +301,15 @@ def test_a_round_that_was_collected_before_a_death_is_concluded_without_flower(p
         all_answer(flower)
         raise KeyboardInterrupt
 
-    played = play(killed)
+    played = play(killed, lambda flower: None)
     with pytest.raises(KeyboardInterrupt):
         played.serve()
 
     played.serve()
 
-    assert (played.flower.lives, played.concluded) == (1, [SITES])
+    assert played.concluded == [SITES]
     assert "resumed" in played.told()
+    assert played.flower.lives == 2  # the second one to tell the sites
 
 
 def test_after_the_deadline_the_parent_concludes_with_what_stands_there(play: Any) -> None:
@@ -347,3 +360,55 @@ def test_a_revocation_reaches_flower_while_the_run_goes_on(play: Any) -> None:
     [aside] = (run.round(1) / "withdrawn").iterdir()
     assert aside.name.startswith("site-2-")
     assert sha256(aside.read_bytes()).startswith(aside.stem.rpartition("-")[2])
+
+
+def test_rounds_are_played_one_after_another_by_one_run_with_one_key(play: Any) -> None:
+    played = play(all_answer, rounds=3)
+
+    current = played.serve()
+
+    assert played.flower.rounds == [1, 2, 3]
+    assert played.concluded == [SITES] * 3
+    assert (played.finished, current.key_path.exists()) == (1, False)
+    assert played.told().count("told") == 1
+
+
+def test_a_further_round_has_as_much_time_as_the_first(play: Any) -> None:
+    deadlines = []
+
+    def answer(flower: StandIn) -> None:
+        deadlines.append(flower.current.run.description().deadline)
+        time.sleep(1.1)
+        all_answer(flower)
+
+    played = play(answer, rounds=2)
+
+    played.serve()
+
+    assert deadlines[1] > deadlines[0]
+
+
+def test_a_site_that_missed_a_round_is_asked_again_in_the_next(play: Any) -> None:
+    def only_one(flower: StandIn) -> None:
+        flower.contribute("site-1")
+        flower.finish()
+
+    played = play(only_one, all_answer, rounds=2, quorum=1)
+
+    played.serve()
+
+    assert played.concluded == [("site-1",), SITES]
+
+
+def test_a_study_whose_sites_cannot_be_told_is_finished_all_the_same(play: Any) -> None:
+    def killed(flower: StandIn) -> None:
+        all_answer(flower)
+        raise KeyboardInterrupt
+
+    played = play(killed, cannot_start)
+    with pytest.raises(KeyboardInterrupt):
+        played.serve()
+
+    played.serve()
+
+    assert played.finished == 1

@@ -65,6 +65,45 @@ def test_a_request_arrives_as_it_was_sent() -> None:
     assert message.metadata.ttl == 60
 
 
+def test_what_a_round_gave_arrives_with_the_request() -> None:
+    sent = Ask(b'{"description":1}', 3, result=b'{"result":1}', data=bytes(range(256)))
+
+    read = read_request(request(sent))
+
+    assert (read.result, read.data) == (sent.result, sent.data)
+    assert (sent.greeting.result, sent.greeting.data) == (b"", b"")
+
+
+def test_a_result_without_its_set_or_a_set_without_its_result_is_refused() -> None:
+    full = Ask(b"{}", 2, result=b"{}", data=b"pixels")
+    without_set, without_result = request(full), request(full)
+    del without_set.content["global"]
+    del without_result.content["request"]["result"]
+
+    for message in (without_set, without_result):
+        with pytest.raises(DescriptionRejected, match="malformed"):
+            read_request(message)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3), np.zeros((2, 2), np.uint8), np.zeros(0, np.uint8), np.zeros(3, np.int8)],
+)
+def test_a_set_that_is_not_one_row_of_bytes_is_refused(array: np.ndarray) -> None:
+    message = request(Ask(b"{}", 2, result=b"{}", data=b"pixels"))
+    message.content["global"] = ArrayRecord({"global": Array(array)})
+
+    with pytest.raises(DescriptionRejected, match="not one row of bytes"):
+        read_request(message)
+
+
+def test_a_request_can_be_measured_before_it_is_read() -> None:
+    for ask in (ASK, Ask(b"{}", 2, result=b"{}", data=bytes(1000))):
+        sizes = [record.count_bytes() for record in request(ask).content.values()]
+
+        assert sum(sizes) >= len(ask.data)
+
+
 @pytest.mark.parametrize("outcome", [Outcome.READY, Outcome.REFUSED, Outcome.FAILED])
 def test_a_reply_without_contribution_arrives_as_it_was_sent(outcome: Outcome) -> None:
     sent = Reply(outcome, "" if outcome is Outcome.READY else "FC201", KEY)

@@ -5,25 +5,46 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from federation_kit import PATIENT, Repetition, make_repetition
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
+from wire_kit import payload_of
 
+from fedcondense.errors import RunDirectoryError
 from fedcondense.exchange.keys import fingerprint_digits
+from fedcondense.exchange.round_result import SCORES
+from fedcondense.exchange.sealing import Opened
+from fedcondense.exchange.shared_set import SharedSet
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import server_app
-from fedcondense.flower.messages import CONTRIBUTE, HELLO, Outcome, Reply, to_reply
+from fedcondense.flower import server_app, telling
+from fedcondense.flower.asking import result_of_round
+from fedcondense.flower.messages import (
+    CONTRIBUTE,
+    HELLO,
+    RESULT,
+    Ask,
+    Outcome,
+    Reply,
+    read_request,
+    to_reply,
+)
 from fedcondense.flower.round_files import (
     Intake,
     Plan,
+    Told,
     marks_path,
     read_intake,
     read_marks,
+    read_told,
+    write_intake,
     write_plan,
 )
+from fedcondense.server.aggregate import aggregate, write_global_set
+from fedcondense.server.conclude import publish
 
 Script = Callable[[Message], Message | None]
 
@@ -59,7 +80,7 @@ class ScriptedGrid(Grid):
 
     def _well(self, message: Message) -> Message:
         site = self.repetition.names[message.metadata.dst_node_id - 1]
-        if message.metadata.message_type == HELLO:
+        if message.metadata.message_type != CONTRIBUTE:
             return to_reply(
                 Reply(Outcome.READY, signing_key=key_of(self.repetition, site)), message
             )
@@ -88,6 +109,7 @@ class ScriptedGrid(Grid):
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_app, "PAUSE", 0.01)
+    monkeypatch.setattr(telling, "PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -290,7 +312,7 @@ def test_the_times_of_a_run_are_marked_in_order(grid: ScriptedGrid) -> None:
 def test_the_app_writes_its_intake_and_ends_once_the_round_is_done(grid: ScriptedGrid) -> None:
     run = grid.repetition.run
     write_plan(run.request(1), Plan(1, ("site-1",), 1))
-    write_json(run.done(1), {})
+    conclude(grid.repetition)
     config = {"run-directory": str(run.path)}
 
     server_app.app(grid, Context(1, 1, {}, RecordDict(), config))
@@ -298,6 +320,107 @@ def test_the_app_writes_its_intake_and_ends_once_the_round_is_done(grid: Scripte
     intake = read_intake(run.intake(1))
     assert list(intake.stored) == ["site-1"]
     assert intake.asked == ("site-1",)
+    assert read_told(run.told(1)) == Told(("site-1", "site-2", "site-3"), {})
+
+
+def test_a_concluded_round_is_not_collected_again_only_told(grid: ScriptedGrid) -> None:
+    run = grid.repetition.run
+    write_plan(run.request(1), Plan(1, ("site-1",), 1))
+    write_intake(run.intake(1), Intake(1, {}, {}, {}, {}))
+    conclude(grid.repetition)
+
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), {"run-directory": str(run.path)}))
+
+    assert grid.asked == []
+    assert run.told(1).exists()
+
+
+def test_from_the_second_round_on_a_request_carries_what_the_one_before_gave(
+    tmp_path: Path,
+) -> None:
+    grid = ScriptedGrid(make_repetition(tmp_path, sites=1, rounds=2))
+    given = conclude(grid.repetition)
+    seen: dict[str, Ask] = {}
+
+    def answer(message: Message) -> Message:
+        seen[message.metadata.message_type] = read_request(message)
+        return grid._well(message)
+
+    for kind in (HELLO, CONTRIBUTE):
+        grid.says("site-1", kind, answer)
+    server_app.Collection(grid, grid.repetition.run, Plan(2, ("site-1",), 1)).collect()
+
+    assert seen[HELLO].result == seen[HELLO].data == b""
+    assert (seen[CONTRIBUTE].round, seen[CONTRIBUTE].data) == (2, given.data)
+    assert seen[CONTRIBUTE].result == grid.repetition.run.result(1).read_bytes()
+
+
+def test_a_late_answer_to_an_earlier_round_is_not_taken_for_one_to_this_round(
+    tmp_path: Path,
+) -> None:
+    grid = ScriptedGrid(make_repetition(tmp_path, sites=2, rounds=2))
+    conclude(grid.repetition)
+    late = Reply(Outcome.SEALED, sealed=grid.repetition.sealed("site-1"))  # of round 1
+    grid.says("site-1", CONTRIBUTE, replying(late))
+    on_time = Reply(Outcome.SEALED, sealed=grid.repetition.sealed("site-2", round=2))
+    grid.says("site-2", CONTRIBUTE, replying(on_time))
+
+    plan = Plan(2, ("site-1", "site-2"), 2)
+    intake = server_app.Collection(grid, grid.repetition.run, plan).collect()
+
+    assert intake.failed == {"site-1": "FC402"}
+    assert list(intake.stored) == ["site-2"]
+
+
+def test_a_round_whose_predecessor_was_lost_asks_nobody(tmp_path: Path) -> None:
+    repetition = make_repetition(tmp_path, sites=1, rounds=2)
+
+    with pytest.raises(RunDirectoryError, match="what round 1 gave cannot be read"):
+        server_app.Collection(ScriptedGrid(repetition), repetition.run, Plan(2, ("site-1",), 1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (replying(Reply(Outcome.FAILED, "FC404")), "FC404"),
+        (lambda message: Message(RecordDict(), reply_to=message), "FC402"),
+        (dying, "FC502"),
+    ],
+)
+def test_a_site_that_does_not_take_the_result_is_named_and_holds_up_nobody(
+    grid: ScriptedGrid, answer: Script, code: str
+) -> None:
+    repetition = grid.repetition
+    conclude(repetition)
+    grid.says("site-2", RESULT, answer)
+    nodes = dict(zip(repetition.names, (1, 2, 3), strict=True))
+
+    told = telling.Telling(grid, result_of_round(repetition.run, 1), lambda: nodes).tell()
+
+    assert told == Told(("site-1", "site-3"), {"site-2": code})
+
+
+def test_a_site_that_is_away_is_not_waited_for_long(
+    grid: ScriptedGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "LONGEST_TELLING", 0.3)
+    conclude(grid.repetition)
+    nodes = {"site-1": 1, "site-9": 9}
+
+    told = telling.Telling(grid, result_of_round(grid.repetition.run, 1), lambda: nodes).tell()
+
+    assert told == Told(("site-1",), {})
+
+
+def conclude(repetition: Repetition) -> SharedSet:
+    """Leave what the parent leaves of round 1: a global set, its signed result, done.json."""
+    run, study = repetition.run, repetition.study
+    union = aggregate([Opened("site-1", payload_of(study), {})], study)
+    write_global_set(run.global_set(1), union, study)
+    scores = {name: dict.fromkeys(("mean", "low", "high"), 0.5) for name in SCORES}
+    publish(run, 1, union, scores, repetition.operator)
+    write_json(run.done(1), {})
+    return union.shared
 
 
 def test_waiting_has_an_end(repetition: Repetition) -> None:

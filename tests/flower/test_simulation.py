@@ -97,7 +97,7 @@ def test_a_superlink_that_never_becomes_ready_is_an_error_that_names_the_log(
     monkeypatch.setattr(simulation, "LONGEST_START", 0.5)
 
     with pytest.raises(FederationError, match="SuperLink did not start") as failure:
-        run_federation(repetition.path, cpus=2, conclude=lambda: pytest.fail("concluded"))
+        run_federation(repetition.path, cpus=2, conclude=lambda _: pytest.fail("concluded"))
 
     assert str(repetition.run.path / "flower" / "flower.log") in failure.value.hint
 
@@ -110,13 +110,14 @@ def test_a_flower_run_that_ends_before_anybody_answered_is_an_error(
     monkeypatch.setattr(simulation._Federation, "_run_command", lambda self, actors: ["false"])
 
     with pytest.raises(FederationError, match="ended before the round did"):
-        run_federation(repetition.path, cpus=2, conclude=lambda: pytest.fail("concluded"))
+        run_federation(repetition.path, cpus=2, conclude=lambda _: pytest.fail("concluded"))
 
 
 def test_the_parent_concludes_while_flower_waits_and_an_old_intake_does_not_count(
     repetition: Repetition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, ticks = repetition.run, []
+    monkeypatch.setattr(simulation, "LONGEST_TELLING", 0.5)
     write_json(run.intake(1), {"round": 1, "asked": [], "stored": {}, "refused": {}})
     done = '{"asked":[],"failed":{},"missing":{},"refused":{},"round":1,"stored":{}}'
     command = ["sh", "-c", f"sleep 1; echo '{done}' > {run.intake(1)}; sleep 300"]
@@ -127,7 +128,7 @@ def test_the_parent_concludes_while_flower_waits_and_an_old_intake_does_not_coun
     times = run_federation(
         repetition.path,
         cpus=2,
-        conclude=lambda: write_json(run.done(1), {}),
+        conclude=lambda _: write_json(run.done(1), {}),
         meanwhile=lambda: ticks.append(1),
     )
 

@@ -53,7 +53,7 @@ def test_a_round_survives_the_death_of_a_sites_process(repetition: Repetition) -
             repetition.behave("site-2")
             (repetition.site("site-2") / "starts.log").write_text(f"{starts[0]}\n0\n")
 
-    def conclude() -> None:
+    def conclude(_: int) -> None:
         assert engine_of(repetition)
         write_json(repetition.run.done(1), {})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from joined_kit import Hospital, hospital
 from fedcondense.config.site import load_site
 from fedcondense.errors import KeyFileError, SettingsError
 from fedcondense.flower import supernode
+from fedcondense.flower.processes import Children
 from fedcondense.flower.supernode import Supervisor, join, next_pause
 from fedcondense.flower.supernode_log import LONGEST, SupernodeLog
 from fedcondense.site.join_status import JoinState, is_joined, only_one, read_status
+from fedcondense.site.last_request import LastRequest, note_request
 from fedcondense.site.readiness import server_of
 
 
@@ -156,6 +160,61 @@ def test_a_signal_ends_the_loop_and_handlers_are_put_back(
     assert status is not None
     assert (status.state, status.restarts, status.last_exit) == (JoinState.STOPPED, 1, "it ended")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def answered(site: Path, kind: str, outcome: str = "ready") -> None:
+    note_request(site, LastRequest(int(time.time()), kind, 1, outcome, "", "0.1.0"))
+
+
+def test_a_site_that_was_told_what_the_study_gave_signs_off_once_its_answer_has_left(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    supervisor.tell = told.append
+    monkeypatch.setattr(supernode, "PARTING", 0.05)
+    monkeypatch.setattr(supernode, "LOOK", 0.01)
+    child = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(
+        supervisor, "_live_once", lambda: supervisor._watch(child, Children({}, Path(), Path()), 1)
+    )
+    answered(supervisor.site.state, "query.result")
+
+    try:
+        supervisor.run()
+    finally:
+        child.kill()
+        child.wait()
+
+    status = read_status(supervisor.site.state)
+    assert status is not None
+    assert status.state is JoinState.OVER
+    assert told == [
+        "query.result, round 1: ready",
+        "the study is over; `fedcondense-site status` says what it gave",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("query.result", "failed"), ("train.contribute", "sealed")]
+)
+def test_nothing_else_that_is_answered_ends_a_study(
+    supervisor: Supervisor, kind: str, outcome: str
+) -> None:
+    answered(supervisor.site.state, kind, outcome)
+
+    supervisor._report(1)
+
+    assert supervisor.over_since is None
+
+
+def test_the_same_site_can_join_the_next_study(lakeside: Hospital) -> None:
+    answered(lakeside.state, "query.result")
+    site = load_site(lakeside.settings)
+
+    again = Supervisor(lakeside.settings, site, server_of(site), lambda line: None)
+    again._report(1)
+
+    assert again.over_since is None  # what was told before it began is an old story
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,9 @@ class Consortium:
         return "\n".join(texts)
 
 
-def make_consortium(folder: Path, sites: int, *, quorum: int = 1, **changes: Any) -> Consortium:
+def make_consortium(
+    folder: Path, sites: int, *, quorum: int = 1, rounds: int = 1, **changes: Any
+) -> Consortium:
     """An office on free ports with a certificate, and so many enrolled sites."""
     names = ("port", "admin_port", "health_port")
     ports = {name: free_port() for name in names}
@@ -176,6 +178,7 @@ def make_consortium(folder: Path, sites: int, *, quorum: int = 1, **changes: Any
     study = small_study(
         classes=["Normal", "Viral_Pneumonia"],  # of which there are phantoms to score on
         quorum=quorum,
+        rounds=rounds,
         network={"width": 4, "depth": 2},
         evaluation=SHORT,
     )

@@ -40,10 +40,6 @@ class Repetition:
     def names(self) -> list[str]:
         return list(self.keys)
 
-    @property
-    def request(self) -> Request:
-        return Request(self.description, 1)
-
     def site(self, name: str) -> Path:
         return self.path / "sites" / name
 
@@ -56,10 +52,11 @@ class Repetition:
         path = self.site(site) / "starts.log"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
-    def sealed(self, site: str) -> bytes:
+    def sealed(self, site: str, *, round: int = 1) -> bytes:
         """A contribution as the site's own code seals it."""
-        released = decided(payload_of(self.study, seed=len(site)), self.study)
-        return seal(released, self.request, site, self.study, self.keys[site])
+        released = decided(payload_of(self.study, seed=len(site)), self.study, round=round)
+        request = Request(self.description, round)
+        return seal(released, request, site, self.study, self.keys[site])
 
     def settle(self, name: str) -> None:
         """Give a site its folder, key and files, and enroll it."""
@@ -81,9 +78,11 @@ class Repetition:
         self.behave(name)
 
 
-def make_repetition(root: Path, sites: int, *, seconds: float = 300.0) -> Repetition:
+def make_repetition(
+    root: Path, sites: int, *, seconds: float = 300.0, rounds: int = 1
+) -> Repetition:
     """A repetition whose deadline is `seconds` away, with a quorum of one."""
-    study, operator = small_study(quorum=1), SigningKey.generate()
+    study, operator = small_study(quorum=1, rounds=rounds), SigningKey.generate()
     description = RunDescription(
         study_digest=study.digest,
         run=RUN,
@@ -123,9 +122,10 @@ def stand_in(
         raise DataError(f"no image of {PATIENT} can be read", hint=f"look for {PATIENT}")
     if behaviour["raises"]:
         raise ValueError(PATIENT)
-    kept = site.state / "kept.sealed"
+    kept = site.state / f"kept-{request.round}.sealed"
     if not kept.exists():
-        released = decided(payload_of(study, seed=site.seed), study, mode)
+        payload = payload_of(study, seed=site.seed)
+        released = decided(payload, study, mode, round=request.round)
         key = SigningKey.load(site.state / "keys" / "signing.key")
         kept.write_bytes(seal(released, request, site.name, study, key))
     return kept.read_bytes()
@@ -137,7 +137,7 @@ def main() -> None:
 
     from fedcondense.flower.simulation import run_federation
 
-    run_federation(Path(sys.argv[1]), cpus=2, conclude=lambda: time.sleep(3600))
+    run_federation(Path(sys.argv[1]), cpus=2, conclude=lambda _: time.sleep(3600))
 
 
 if __name__ == "__main__":

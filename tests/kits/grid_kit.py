@@ -11,7 +11,7 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from fedcondense.exchange.keys import fingerprint_digits
-from fedcondense.flower.messages import CONTRIBUTE, HELLO, Outcome, Reply, to_reply
+from fedcondense.flower.messages import CONTRIBUTE, Outcome, Reply, to_reply
 from fedcondense.flower.round_files import write_nodes
 
 Script = Callable[[Message], Message | None]
@@ -72,7 +72,7 @@ class DeployedGrid(Grid):
         key = fingerprint_digits(self.repetition.keys[site].fingerprint)
 
         def answer(message: Message) -> Message:
-            if message.metadata.message_type == HELLO:
+            if message.metadata.message_type != CONTRIBUTE:
                 return to_reply(Reply(Outcome.READY, signing_key=key), message)
             sealed = self.repetition.sealed(site)
             return to_reply(Reply(Outcome.SEALED, "", key, sealed), message)

@@ -10,7 +10,7 @@ from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.research.gate_schema import Gate, SiteGate
-from fedcondense.research.gates import Tally, gate_of, gates_of_failure, tally
+from fedcondense.research.gates import Tally, gate_of, gates_of_failure, newest_gate, tally
 from fedcondense.research.hospitals import Consortium, build_consortium
 from fedcondense.research.run_root import RunRoot
 
@@ -47,7 +47,7 @@ def played(root: RunRoot) -> Consortium:
 
 
 def test_a_gate_that_was_never_asked_has_said_nothing(tmp_path: Path) -> None:
-    site = played(RunRoot(tmp_path)).state("site-1", STUDY)
+    site = played(RunRoot(tmp_path)).state("site-1", STUDY, 1)
 
     assert gate_of(site, tmp_path) is None
 
@@ -55,7 +55,7 @@ def test_a_gate_that_was_never_asked_has_said_nothing(tmp_path: Path) -> None:
 def test_a_gate_is_told_in_the_words_of_the_record_with_the_way_to_the_page(
     tmp_path: Path,
 ) -> None:
-    site = played(RunRoot(tmp_path)).state("site-1", STUDY)
+    site = played(RunRoot(tmp_path)).state("site-1", STUDY, 1)
     site.keep_record(RECORD)
 
     gate = gate_of(site, tmp_path)
@@ -68,9 +68,22 @@ def test_a_gate_is_told_in_the_words_of_the_record_with_the_way_to_the_page(
     assert tmp_path / gate.page == site.page
 
 
+def test_of_several_rounds_the_newest_that_the_gate_has_seen_is_told(tmp_path: Path) -> None:
+    consortium = played(RunRoot(tmp_path))
+    states = [consortium.state("site-1", STUDY, round) for round in (1, 2, 3)]
+    states[0].keep_record(RECORD)
+    states[1].keep_record(RECORD | {"refusals": []})
+
+    gate = newest_gate(states, tmp_path)
+
+    assert gate is not None
+    assert gate.problems == ()
+    assert newest_gate(states[2:], tmp_path) is None
+
+
 def test_of_a_failed_simulation_the_sites_that_came_to_their_gate_are_told(tmp_path: Path) -> None:
     root = RunRoot(tmp_path)
-    played(root).state("site-2", STUDY).keep_record(RECORD)
+    played(root).state("site-2", STUDY, 1).keep_record(RECORD)
 
     gates = list(gates_of_failure(root, (3, 4)))
 

@@ -193,7 +193,7 @@ def test_sites_that_agree_keep_their_step_size(rate):
 def test_a_study_that_learns_neither_has_neither():
     united = aggregate([opened("a")], STUDY)
 
-    assert (united.soft, united.student_rate, united.learned) == (None, None, {})
+    assert (united.soft, united.student_rate, united.shared.learned) == (None, None, {})
     assert (united.arrays().soft, united.arrays().student_rate) == (None, None)
 
 

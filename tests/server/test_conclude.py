@@ -11,6 +11,7 @@ from wire_kit import Wire, learning_study, payload_of, small_study
 
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.errors import QuorumMissed
+from fedcondense.exchange.round_result import Expected, read_given
 from fedcondense.exchange.run_description import sign_description
 from fedcondense.exchange.sealing import Opened
 from fedcondense.files.storage import read_json
@@ -59,7 +60,7 @@ def fill(run, wire) -> None:
 def test_a_concluded_round_leaves_set_classifier_scores_and_last_of_all_done(run, wire):
     fill(run, wire)
 
-    concluded = conclude_round(run, 1, wire.opening, held_images())
+    concluded = conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
 
     assert read_global_set(run.global_set(1)).sha256 == concluded.global_set.sha256
     assert concluded.outcome.probabilities["test"].shape == (2, 12, 2)
@@ -69,11 +70,24 @@ def test_a_concluded_round_leaves_set_classifier_scores_and_last_of_all_done(run
     assert not run.opened_folder(1).exists()
 
 
+def test_the_digest_of_the_set_and_its_scores_are_signed_for_the_sites(run, wire):
+    fill(run, wire)
+
+    concluded = conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
+
+    expected = Expected(STUDY, wire.server.fingerprint, 1, wire.description.run)
+    data = concluded.global_set.shared.data
+    given = read_given(run.result(1).read_bytes(), data, expected)
+    assert given.result.set_sha256 == concluded.global_set.sha256
+    mean = read_json(run.scores(1))["test"]["balanced_accuracy"]["mean"]
+    assert float(given.result.scores["balanced_accuracy"]["mean"]) == pytest.approx(mean, abs=1e-4)
+
+
 def test_below_the_quorum_nothing_is_written(run, wire):
     receive(run, wire.sealed("site-1"), 1)
 
     with pytest.raises(QuorumMissed, match="1 stored contributions, the study's quorum is 2"):
-        conclude_round(run, 1, wire.opening, held_images())
+        conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
 
     assert not run.done(1).exists()
     assert not run.global_set(1).exists()
@@ -82,7 +96,7 @@ def test_below_the_quorum_nothing_is_written(run, wire):
 
 def test_networks_train_on_the_exported_bytes_expanded(run, wire):
     fill(run, wire)
-    union = conclude_round(run, 1, wire.opening, held_images()).global_set
+    union = conclude_round(run, 1, wire.opening, held_images(), signer=wire.server).global_set
 
     views = views_of(union, STUDY)
 
@@ -115,6 +129,7 @@ def test_soft_labels_and_step_size_of_the_union_are_what_networks_train_with(wir
         1,
         learning.opening,
         held_images(),
+        signer=wire.server,
         evaluation=lambda *of: asked.append(of) or evaluate(*of),
     )
 
@@ -128,8 +143,8 @@ def test_soft_labels_and_step_size_of_the_union_are_what_networks_train_with(wir
 def test_two_conclusions_of_one_round_are_equal(run, wire):
     fill(run, wire)
 
-    one = conclude_round(run, 1, wire.opening, held_images())
-    other = conclude_round(run, 1, wire.opening, held_images())
+    one = conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
+    other = conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
 
     assert one.global_set.sha256 == other.global_set.sha256
     ours, theirs = one.outcome.probabilities["test"], other.outcome.probabilities["test"]
@@ -139,7 +154,7 @@ def test_two_conclusions_of_one_round_are_equal(run, wire):
 def test_the_classifier_is_read_back_and_says_what_it_said(run, wire, tmp_path):
     fill(run, wire)
     held = held_images()
-    outcome = conclude_round(run, 1, wire.opening, held).outcome
+    outcome = conclude_round(run, 1, wire.opening, held, signer=wire.server).outcome
     film = tmp_path / "film.png"
     Image.fromarray(held["test"].images[3, 0].numpy()).save(film)
 
@@ -152,7 +167,7 @@ def test_the_classifier_is_read_back_and_says_what_it_said(run, wire, tmp_path):
 def test_the_model_card_says_what_it_is_and_what_it_is_not_for(run, wire):
     fill(run, wire)
 
-    conclude_round(run, 1, wire.opening, held_images())
+    conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
 
     card = (run.classifier(1) / "README.md").read_text()
     assert "**Not for clinical use.**" in card
@@ -162,7 +177,7 @@ def test_the_model_card_says_what_it_is_and_what_it_is_not_for(run, wire):
 
 def test_the_six_lines_of_the_tutorial_score_a_folder(run, wire, tmp_path, monkeypatch, capsys):
     fill(run, wire)
-    conclude_round(run, 1, wire.opening, held_images())
+    conclude_round(run, 1, wire.opening, held_images(), signer=wire.server)
     place = tmp_path / "runs/demo/seed-0/server/round-001"
     place.mkdir(parents=True)
     (place / "classifier").symlink_to(run.classifier(1))

@@ -114,7 +114,13 @@ def test_the_scores_are_those_that_the_conclusion_wrote(
 
     assert {name: shown[name] for name in written} == written
     assert values["rounds"] == [
-        {"round": 1, "global_set": values["global_set"], "scores": values["scores"]}
+        {
+            "round": 1,
+            "sites": [site["name"] for site in values["sites"]],
+            "failed_sites": values["failed_sites"],
+            "global_set": values["global_set"],
+            "scores": values["scores"],
+        }
     ]
 
 

@@ -19,21 +19,23 @@ def lakeside(tmp_path: Path) -> Hospital:
 
 
 def test_a_study_within_the_limits_passes(lakeside: Hospital) -> None:
-    check_study(SiteLimits(max_synthetic_images=6, max_rounds=2), lakeside.study, 2)
+    check_study(SiteLimits(max_synthetic_images=6, max_rounds=1), lakeside.study, 1)
 
 
 @pytest.mark.parametrize(
-    ("limits", "round_number", "key"),
+    ("limits", "rounds", "key"),
     [
         (SiteLimits(max_synthetic_images=5), 1, "max_synthetic_images"),
         (SiteLimits(max_rounds=2), 3, "max_rounds"),
     ],
 )
 def test_a_study_beyond_a_limit_is_refused_and_the_limit_named(
-    lakeside: Hospital, limits: SiteLimits, round_number: int, key: str
+    lakeside: Hospital, limits: SiteLimits, rounds: int, key: str
 ) -> None:
+    study = lakeside.study.model_copy(update={"rounds": rounds})  # 2 classes x 3 images
+
     with pytest.raises(LimitExceeded) as error:
-        check_study(limits, lakeside.study, round_number)  # 2 classes x 3 images
+        check_study(limits, study, 1)
 
     assert f"limits.{key} " in error.value.hint
     assert (error.value.code, error.value.exit_code) == ("FC409", 1)

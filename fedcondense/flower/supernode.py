@@ -31,11 +31,11 @@ from fedcondense.flower.supernode_log import SupernodeLog
 from fedcondense.site.join_status import JoinState, JoinStatus, only_one, write_status
 from fedcondense.site.last_request import LastRequest, last_request
 from fedcondense.site.readiness import (
-    agreed_study,
     officer_of,
     own_keys,
     pinned_fingerprint,
     private_folder,
+    releasable_study,
     server_of,
 )
 
@@ -71,7 +71,7 @@ def join(path: Path, *, tell: Tell) -> None:
     """
     site = load_site(path)
     signing, node = own_keys(site)
-    study, pinned, server = agreed_study(site), pinned_fingerprint(site), server_of(site)
+    study, pinned, server = releasable_study(site), pinned_fingerprint(site), server_of(site)
     officer_of(site)
     private_folder(site.state)
     tell(f"site {site.name}, study {study.name}, digest {study.digest}")

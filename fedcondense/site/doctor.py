@@ -20,10 +20,10 @@ from fedcondense.errors import FedcondenseError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.node_key import NodeKey
 from fedcondense.site.readiness import (
-    agreed_study,
     officer_of,
     pinned_fingerprint,
     private_folder,
+    releasable_study,
 )
 
 GIGABYTE = 1e9  # bytes
@@ -68,7 +68,7 @@ def check_site(path: Path, *, survey: Survey | None = None) -> Iterator[Finding]
     yield Finding("settings", Verdict.OK, f"site {site.name}")
     study = None
     try:
-        study = agreed_study(site)
+        study = releasable_study(site)
         yield Finding("study", Verdict.OK, f"{_shown(study)}; digest {study.digest}")
     except FedcondenseError as error:
         yield failed("study", error)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from fedcondense.config.site import ServerAddress, SiteConfig
 from fedcondense.config.study import Study, load_study
-from fedcondense.errors import KeyFileError, SettingsError
+from fedcondense.errors import KeyFileError, ReleaseRefused, SettingsError
 from fedcondense.exchange.certificates import read_certificate
+from fedcondense.exchange.contribution import Provenance
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits, signing_fingerprint
 from fedcondense.exchange.node_key import NodeKey
+from fedcondense.exchange.release_record import studied_refusals
 from fedcondense.site.limits import check_study
 
 UNKNOWN_DIGEST = "0" * 64  # what `init` writes where the server operator's answer is awaited
@@ -54,6 +56,22 @@ def agreed_study(site: SiteConfig) -> Study:
             "it into study_digest",
         )
     check_study(site.limits, study, round_number=1)
+    return study
+
+
+def releasable_study(site: SiteConfig) -> Study:
+    """The agreed study, of which a set can pass the gate at all: before anything is read or paid.
+
+    Raises:
+        ReleaseRefused: what the study asks for is refused whatever comes of it.
+        SettingsError: as `agreed_study`.
+    """
+    study = agreed_study(site)
+    if refusals := studied_refusals(Provenance.of(study, ())):
+        raise ReleaseRefused(
+            f"the gate would refuse every set of this study: {', '.join(refusals)}",
+            hint="no image was read; ask the server operator for a study that starts from noise",
+        )
     return study
 
 

@@ -237,9 +237,11 @@ def signed_description(site: Hospital, seconds: float = 3600) -> bytes:
     return sign_description(description, site.operator)
 
 
-def hospital(folder: Path, link: Link | None = None, **values: object) -> Hospital:
+def hospital(
+    folder: Path, link: Link | None = None, *, study: Study | None = None, **values: object
+) -> Hospital:
     """A hospital that is enrolled at `link`, or whose server is away."""
-    site = Hospital(folder, small_study(quorum=1), SigningKey.generate())
+    site = Hospital(folder, study or small_study(quorum=1), SigningKey.generate())
     if link is None:
         authority = Authority(folder / "authority.pem", folder / "authority.key")
         create_authority(authority, "away")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from joined_kit import Hospital, hospital
+from wire_kit import small_study
 
 from fedcondense.config.site import load_site
-from fedcondense.errors import KeyFileError, LimitExceeded, SettingsError
+from fedcondense.errors import KeyFileError, LimitExceeded, ReleaseRefused, SettingsError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.site.readiness import (
     UNKNOWN_DIGEST,
@@ -17,6 +18,7 @@ from fedcondense.site.readiness import (
     own_keys,
     pinned_fingerprint,
     private_folder,
+    releasable_study,
     server_of,
 )
 
@@ -51,6 +53,24 @@ def test_a_study_beyond_the_sites_limits_is_refused(lakeside: Hospital) -> None:
 
     with pytest.raises(LimitExceeded):
         agreed_study(load_site(lakeside.settings))
+
+
+@pytest.mark.parametrize(
+    ("distill", "why"),
+    [({"method": "idm", "start": "real"}, "real-start"), ({"method": "herding"}, "coreset")],
+)
+def test_a_study_of_which_nothing_could_be_released_is_not_joined(
+    tmp_path: Path, distill: dict[str, str], why: str
+) -> None:
+    site = hospital(tmp_path / "lakeside", study=small_study(distill=distill, quorum=1))
+
+    with pytest.raises(ReleaseRefused, match=why):
+        releasable_study(load_site(site.settings))
+    assert agreed_study(load_site(site.settings)) == site.study
+
+
+def test_a_study_from_noise_may_be_joined(lakeside: Hospital) -> None:
+    assert releasable_study(load_site(lakeside.settings)) == lakeside.study
 
 
 @pytest.mark.parametrize("pinned", ["", "abcd", UNKNOWN_DIGEST, "g" * 64])

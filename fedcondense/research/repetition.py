@@ -24,16 +24,14 @@ from fedcondense.research.comparators import CEILING, Comparison, as_pictures, c
 from fedcondense.research.consistency import measure_consistency, with_weights
 from fedcondense.research.cross_architecture import cross_candidates
 from fedcondense.research.evaluation_cache import EvaluationCache
-from fedcondense.research.gate_schema import FailedSite, Gate
-from fedcondense.research.gates import newest_gate
+from fedcondense.research.gate_schema import FailedSite
 from fedcondense.research.hospitals import Consortium
 from fedcondense.research.optional_schema import Consistency
-from fedcondense.research.report_assembly import curve_of
+from fedcondense.research.played_sites import PlayedSites
 from fedcondense.research.report_schema import Seconds, SiteFigures
 from fedcondense.server.conclude import GLOBAL, Conclusion, bench_of, conclude_round
 from fedcondense.server.report_figures import GlobalSetFigures
-from fedcondense.site.journal import last_step, read_journal
-from fedcondense.site.state import LocalFigures, RoundState
+from fedcondense.site.journal import last_step
 
 
 class RepetitionRecord(Figures):
@@ -145,15 +143,13 @@ class _Play:
             evaluation=self._evaluate,
         )
         self.conclusion_seconds += time.time() - began
-        self.round = min(number + 1, self.last)
+        self.round = min(number + 1, self.repetition.study.rounds)
 
     @property
-    def last(self) -> int:
-        """The last round."""
-        return self.repetition.study.rounds
-
-    def _state(self, site: str, number: int) -> RoundState:
-        return self.repetition.consortium.state(site, self.repetition.study, number)
+    def sites(self) -> PlayedSites:
+        """What the sites keep."""
+        here = self.repetition
+        return PlayedSites(here.index, here.study, here.consortium, here.parts)
 
     def _demand_quorum(self, number: int) -> None:
         """Name the sites that did not contribute; a gate that refused is exit code 3."""
@@ -165,7 +161,7 @@ class _Play:
         named = ", ".join(f"{site} {code}" for site, code in sorted(codes.items()))
         what = f"{len(intake.stored)} of {sites} sites contributed, the quorum is {quorum}: {named}"
         if intake.refused:
-            gate = self._gate(min(intake.refused))
+            gate = self.sites.gate(min(intake.refused))
             page = gate.page if gate else "each site's errors.log"
             raise ReleaseRefused(
                 what,
@@ -223,20 +219,14 @@ class _Play:
     def _report_sites(self) -> None:
         """Pass on what the sites' journals say since the last look."""
         for name in self.repetition.parts:
-            step = last_step(self._state(name, self.round).journal)
+            step = last_step(self.sites.state(name, self.round).journal)
             if step is not None and self.reported.get(name) != (self.round, step.done):
                 self.reported[name] = self.round, step.done
                 self.watch(Step(f"{step.stage}: {name}", step.done, step.total, step.figures))
 
     def _seconds(self, times: FederationTimes, began: float, evaluation: float) -> Seconds:
-        """`condense` is the time in which at least one site condensed; the rest is federation."""
-        condense = _covered(
-            [
-                (max(f.began, began), f.began + f.seconds)
-                for name in self.repetition.parts
-                for f in self._condensed(name)
-            ]
-        )
+        """Federation is what neither starting, nor condensing, nor concluding took."""
+        condense = self.sites.seconds_since(began)
         federation = times.total - times.start_up - condense - self.conclusion_seconds
         return Seconds(
             start_up=times.start_up,
@@ -245,11 +235,6 @@ class _Play:
             evaluation=evaluation,
             total=time.time() - began,
         )
-
-    def _condensed(self, site: str) -> list[LocalFigures]:
-        """What a site knows of each of its condensations."""
-        states = [self._state(site, number) for number in range(1, self.last + 1)]
-        return [state.figures() for state in states if state.finished()]
 
     def _contributors(self) -> list[str]:
         assert self.concluded is not None, "asked after the conclusion"
@@ -271,8 +256,8 @@ class _Play:
         record = RepetitionRecord(
             seed=self.repetition.seed,
             study_digest=self.repetition.study.digest,
-            sites=tuple(self._site(name) for name in self._contributors()),
-            failed_sites=self._failed(),
+            sites=tuple(self.sites.figures(name) for name in self._contributors()),
+            failed_sites=self.sites.failed(),
             seconds=seconds,
             global_set=GlobalSetFigures(
                 sha256=union.sha256, images=len(union), classes=tuple(names)
@@ -283,50 +268,3 @@ class _Play:
         )
         write_atomically(folder / "repetition.json", record.model_dump_json().encode())
         return record
-
-    def _site(self, name: str) -> SiteFigures:
-        here = self.repetition
-        images, state = here.parts[name], self._state(name, self.last)
-        local, gate = state.figures(), self._gate(name)
-        assert gate is not None, "nothing is sealed that no gate has looked at"
-        sealed = here.consortium.run.sealed(self.last, name)
-        condensing = [step for step in read_journal(state.journal) if step.stage == "condensing"]
-        return SiteFigures(
-            name=name,
-            repetition=here.index,
-            images=len(images),
-            groups=len(set(images.groups)),
-            class_counts=dict(zip(images.classes, images.counts().tolist(), strict=True)),
-            left_out=local.left_out,
-            synthetic_images=local.synthetic_images,
-            sealed_bytes=sealed.stat().st_size,
-            real_bytes=images.images.numel(),
-            seconds=sum(of.seconds for of in self._condensed(name)),
-            peak_megabytes=max(of.peak_megabytes for of in self._condensed(name)),
-            gate=gate,
-            payload_sha256=state.record()["payload_sha256"],
-            signing_key=here.consortium.fingerprint(name),
-            curve=curve_of(condensing),
-        )
-
-    def _gate(self, name: str) -> Gate | None:
-        states = [self._state(name, number) for number in range(1, self.last + 1)]
-        return newest_gate(states, self.repetition.consortium.folder.parent)
-
-    def _failed(self) -> tuple[FailedSite, ...]:
-        here = self.repetition
-        intake = read_intake(here.consortium.run.intake(self.last))
-        codes = {**intake.missing, **intake.failed, **intake.refused}
-        return tuple(
-            FailedSite(name=name, repetition=here.index, code=code, gate=self._gate(name))
-            for name, code in sorted(codes.items())
-        )
-
-
-def _covered(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union of intervals; one that ends before it begins counts nothing."""
-    covered, reached = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered

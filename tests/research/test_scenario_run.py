@@ -6,7 +6,7 @@ import pytest
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario
 from fedcondense.errors import DataError
-from fedcondense.research.repetition import _covered
+from fedcondense.research.played_sites import covered
 from fedcondense.research.scenario_run import read_images
 
 
@@ -84,7 +84,7 @@ def test_a_split_without_test_images_is_refused(tmp_path):
 
 
 def test_overlapping_times_are_counted_once():
-    assert _covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == 4
-    assert _covered([(0.0, 10.0), (2.0, 3.0)]) == 10
-    assert _covered([(4.0, 3.0)]) == 0
-    assert _covered([]) == 0
+    assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == 4
+    assert covered([(0.0, 10.0), (2.0, 3.0)]) == 10
+    assert covered([(4.0, 3.0)]) == 0
+    assert covered([]) == 0

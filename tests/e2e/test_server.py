@@ -176,6 +176,7 @@ def test_what_is_told_of_a_run_is_codes_and_counts(finished: Finished) -> None:
         "asking",
         "concluding",
         "concluded",
+        "told",
         "key deleted",
         "finished",
     ]

@@ -1,6 +1,7 @@
 """The whole product as hospitals deploy it: every command as a process, and nothing stands in.
 
 The same study is played on one machine first; what its sites were given, the deployed ones get.
+Where the kernel has network namespaces, server and sites have machines and addresses of their own.
 """
 
 from __future__ import annotations
@@ -8,17 +9,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands_kit import LONGEST, Server, Site, all_begun, mentions, read_toml, union_of
+from commands_kit import (
+    EVALUATION,
+    HERE,
+    HOSPITAL,
+    LONGEST,
+    Machine,
+    Running,
+    Server,
+    Site,
+    all_begun,
+    mentions,
+    read_toml,
+    union_of,
+)
 from deployment_kit import processes_of, wait_for
-from dicom_kit import PLANTED, write_dicom
-
-from fedcondense.config.site import Phantoms
-from fedcondense.data.phantoms import draw_phantoms
+from dicom_kit import PLANTED
+from network_kit import knock_elsewhere, listening, machines, trapped
 
 pytestmark = pytest.mark.e2e
 SIMULATE = Path(sys.executable).parent / "fedcondense-simulate"
@@ -48,36 +62,52 @@ sites = 3
 [site]
 min_patients_per_class = 2
 """
-EVALUATION = {"kind": "phantoms", "images_per_class": 8, "seed": 9}
-HOSPITAL = "Klinikum-Musterstadt"  # stands in every path of the sites
 SECRETS = (*PLANTED, HOSPITAL)
 ROUNDS = (1, 2)
 
 
 @dataclass(frozen=True)
 class Played:
-    """A study that was simulated and deployed."""
+    """A study that was simulated and deployed; `listening` is where each party did, if known."""
 
     simulated: Path
     server: Server
     sites: list[Site]
     codes: list[int]
+    listening: list[set[str]]
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+def places() -> Iterator[list[Machine]]:
+    """Machines for a server and three sites: namespaces, or loopback addresses."""
+    with ExitStack() as stack:
+        found = [Machine("127.0.0.2"), HERE, HERE, HERE]
+        with suppress(OSError):
+            found = stack.enter_context(machines(sites=3))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, places: list[Machine]) -> Played:
     folder = tmp_path_factory.mktemp("deployment")
     simulated = simulate(folder)
-    server = Server(folder / "office")
+    server = Server(folder / "office", places[0])
     study = read_toml(simulated / "server" / "study.toml")
     server.found(study, evaluation=EVALUATION)
-    sites = [
-        settle_as(simulated / "sites" / name, server, folder / HOSPITAL)
-        for name in json.loads((simulated / "sites.json").read_bytes())
-    ]
+    names = json.loads((simulated / "sites.json").read_bytes())
+    sites = [Site(folder / HOSPITAL / name, at) for name, at in zip(names, places[1:], strict=True)]
+    for site in sites:
+        settle_as(simulated / "sites" / site.name, server, site)
     with all_begun(server, *sites) as running:
+        wait_for(lambda: all(has_begun(one) for one in running[1:]), LONGEST)
+        found = [listening(machine) for machine in places if machine.enter]
         codes = [one.ended() for one in running]
-    return Played(simulated, server, sites, codes)
+    return Played(simulated, server, sites, codes, found)
+
+
+def has_begun(site: Running) -> bool:
+    """Whether a site is in the midst of the study, or has failed."""
+    return "query.hello" in site.said() or site.process.poll() is not None
 
 
 def simulate(folder: Path) -> Path:
@@ -90,18 +120,16 @@ def simulate(folder: Path) -> Path:
     return out / "seed-0"
 
 
-def settle_as(simulated: Path, server: Server, hospital: Path) -> Site:
-    """A hospital with images, seed, policy and name of a simulated one, and patients' names."""
-    site = Site(hospital / simulated.name)
+def settle_as(simulated: Path, server: Server, site: Site) -> None:
+    """Give a hospital images, seed and policy of a simulated one, and patients' names."""
     like = read_toml(simulated / "site.toml")
-    archive = hospital / PLANTED[1] / f"{PLANTED[0]}-{simulated.name}.npz"
+    archive = site.folder.parent / PLANTED[1] / f"{PLANTED[0]}-{site.name}.npz"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with np.load(simulated / "images.npz") as arrays:
         names = [f"{PLANTED[0]} {PLANTED[2]} {group}" for group in arrays["group"]]
         np.savez(archive, **arrays, patient_id=np.array(names))
     values = {key: like[key] for key in ("seed", "release", "declared")}
     site.settle(server, images={"kind": "npz", "path": str(archive)}, **values)
-    return site
 
 
 def test_server_and_sites_end_by_themselves(played: Played) -> None:
@@ -175,79 +203,23 @@ def test_no_patient_and_no_path_is_in_what_join_says(played: Played) -> None:
         assert [word for word in PLANTED if word in flower] == []
 
 
-@dataclass(frozen=True)
-class Archives:
-    """A study of two hospitals with DICOM archives; a film of the second cannot be read."""
+def test_only_the_server_listens_and_on_one_port(played: Played) -> None:
+    if not played.listening:
+        pytest.skip("no network namespaces here: all share one machine")
+    server, *sites = played.listening
 
-    server: Server
-    good: Site
-    broken: Site
-    codes: tuple[int, int, int]
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
-    folder = tmp_path_factory.mktemp("archives")
-    server = Server(folder / "office")
-    server.found(DICOM_STUDY, evaluation=EVALUATION)
-    good, broken = (Site(folder / HOSPITAL / name) for name in ("good", "broken"))
-    for site, number in ((good, 80), (broken, 2)):
-        site.settle(
-            server,
-            images={"kind": "csv", "path": str(write_films(site.folder / PLANTED[2], number))},
-            release={"min_patients_per_class": 2},
-        )
-    [*_, last] = sorted((broken.folder / PLANTED[2]).glob("*.dcm"))
-    last.write_bytes(last.read_bytes()[:-100])
-    with all_begun(server, good, broken) as (serving, *joined):
-        codes = (serving.ended(), *(one.ended() for one in joined))
-    return Archives(server, good, broken, codes)
+    assert {int(place.rpartition(":")[2], 16) for place in server} == {played.server.port}
+    assert sites == [set(), set(), set()]
 
 
-DICOM_STUDY = {
-    "name": "films",
-    "classes": ["COVID", "Lung_Opacity"],
-    "images_per_class": 2,
-    "quorum": 1,
-    "image": {"size": 16},
-    "network": {"width": 8, "depth": 2},
-    "distill": {"method": "idm", "iterations": 3},
-    "evaluation": {"networks": 1, "steps": 10, "resamples": 100},
-}
-
-
-def write_films(folder: Path, number: int) -> Path:
-    """A CSV of so many DICOM films of each of the two classes, with patients in names and tags."""
-    drawn = draw_phantoms(Phantoms(kind="phantoms", images_per_class=number))
-    rows = ["path,label,patient_id"]
-    for row, label in enumerate(drawn.labels.tolist()):
-        if drawn.classes[label] in DICOM_STUDY["classes"]:
-            film, patient = f"{PLANTED[0]}-{row:04d}.dcm", f"{PLANTED[2]}-{drawn.groups[row]}"
-            write_dicom(folder / film, drawn.images[row, 0].numpy(), PatientID=patient)
-            rows.append(f"{film},{drawn.classes[label]},{patient}")
-    table = folder / "films.csv"
-    table.write_text("\n".join(rows))
-    return table
-
-
-def test_a_study_of_dicom_archives_is_played_to_its_end(archives: Archives) -> None:
-    said = archives.server.log.read_text()
-
-    assert archives.codes == (0, 0, 0), said + archives.good.log.read_text()
-    assert "train.contribute, round 1: sealed" in archives.good.log.read_text()
-    assert "train.contribute, round 1: failed FC202" in archives.broken.log.read_text()
-    report = json.loads((archives.server.run / "report.json").read_bytes())
-    assert [site["name"] for site in report["sites"]] == ["good"]
-
-
-def test_nothing_of_a_dicom_archive_is_at_the_server_or_in_what_join_says(
-    archives: Archives,
+def test_nothing_is_sent_to_anywhere_but_between_server_and_sites(
+    played: Played, places: list[Machine]
 ) -> None:
-    assert {word for _, word in mentions(archives.good.folder, PLANTED)} == set(PLANTED)
-    assert mentions(archives.server.folder, SECRETS) == []
-    for site in (archives.good, archives.broken):
-        assert [word for word in SECRETS if word in site.log.read_text()] == []
-        for log in ("errors.log", "flower/supernode.log"):
-            kept = site.folder / "state" / log
-            text = kept.read_text() if kept.exists() else ""
-            assert [word for word in PLANTED if word in text] == []
+    if not played.listening:
+        pytest.skip("no network namespaces here: all share one machine")
+    sent = [trapped(machine) for machine in places]
+
+    knock_elsewhere(places[1])
+
+    assert sent == [0, 0, 0, 0]
+    assert trapped(places[1]) > 0, "the trap catches nothing"

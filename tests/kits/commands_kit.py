@@ -26,6 +26,8 @@ from fedcondense.flower.processes import free_port
 
 LONGEST = 480.0  # seconds for a study on a busy machine
 LONGEST_STOP = 60.0  # seconds for a command to end what it started
+HOSPITAL = "Klinikum-Musterstadt"  # stands in every path of the sites
+EVALUATION = {"kind": "phantoms", "images_per_class": 8, "seed": 9}
 Values = Mapping[str, Any]
 
 

@@ -25,6 +25,7 @@ LONGEST = 420.0  # seconds until a disturbed study must have ended
 LONGEST_PARTING = 60.0  # seconds after the server's end until the sites have ended too
 LONGEST_ORPHAN = 60.0  # seconds after the end
 CONDENSING = 12.0  # seconds that the stand-in takes, so that there is somebody to kill
+PAUSE = 10.0  # seconds until a command is given again: RestartSec of the service units
 LOOK = 0.05  # seconds: a conclusion takes one or two
 KITS = Path(__file__).parents[1] / "kits"
 # with the stand-in no image is read, so a site's commands need its kits and nothing of it
@@ -120,6 +121,12 @@ class Study:
         theirs = {} if where == "site" else processes_of(self.folder / "sites")
         return [pid for pid, line in mine.items() if command in line and pid not in theirs]
 
+    def is_open(self) -> bool:
+        return bool(self.pids("serverapp"))
+
+    def is_trying(self) -> bool:
+        return "SuperNode started" in _text(self.folder / "site-1.log")
+
     def is_greeted(self) -> bool:
         return "query.hello, round 1: ready" in _text(self.folder / "site-1.log")
 
@@ -173,9 +180,10 @@ def settle(folder: Path) -> Study:
 
 def begin_until(study: Study, cell: Cell) -> None:
     """Play up to the phase of a cell."""
-    server_first = VICTIMS[cell.victim][0] == "server"
     if cell.phase == "before hello":
-        study.begin("server" if server_first else "site-1")
+        at_server = VICTIMS[cell.victim][0] == "server"
+        study.begin("server" if at_server else "site-1")
+        await_true(study.is_open if at_server else study.is_trying)
         return
     study.begin("server")
     study.begin("site-1")
@@ -195,7 +203,7 @@ def play(cell: Cell | None, folder: Path) -> tuple[str, Study]:
             await_true(lambda: study.pids(cell.victim))
             for pid in study.pids(cell.victim):
                 os.kill(pid, signal.SIGKILL)
-            time.sleep(1.0)
+            time.sleep(PAUSE)
             study.begin_again()
         for name in ("server", "site-1", "site-2"):
             if name not in study.running:

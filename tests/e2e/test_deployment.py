@@ -64,6 +64,7 @@ min_patients_per_class = 2
 """
 SECRETS = (*PLANTED, HOSPITAL)
 ROUNDS = (1, 2)
+PAGE = Path(__file__).parents[2] / "docs" / "how-to-run-a-server.md"
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,15 @@ def test_the_report_shows_both_rounds_and_the_opening_key_is_gone(played: Played
     ]
     assert (played.server.run / "report.html").exists()
     assert not list((played.server.folder / "keys").glob("opening-*"))
+
+
+def test_the_run_directory_holds_what_the_page_says(played: Played) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    listing = page.partition("runs/chest-20261121T090000Z/\n")[2].partition("```")[0]
+    named = {line.split()[0] for line in listing.splitlines()} - {"round-001/rejections.json"}
+
+    assert len(named) > 6
+    assert [name for name in named if not (played.server.run / name).exists()] == []
 
 
 def test_both_sides_can_ask_how_it_ended(played: Played) -> None:

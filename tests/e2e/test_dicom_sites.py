@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands_kit import EVALUATION, HOSPITAL, Server, Site, all_begun, mentions
+from commands_kit import EVALUATION, HOSPITAL, Machine, Server, Site, all_begun, mentions
 from dicom_kit import PLANTED, write_dicom
 
 from fedcondense.config.site import Phantoms
@@ -40,7 +40,7 @@ class Archives:
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
     folder = tmp_path_factory.mktemp("archives")
-    server = Server(folder / "office")
+    server = Server(folder / "office", Machine("127.0.0.2"))
     server.found(STUDY, evaluation=EVALUATION)
     good, broken = (Site(folder / HOSPITAL / name) for name in ("good", "broken"))
     for site, number in ((good, 80), (broken, 8)):

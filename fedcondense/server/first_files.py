@@ -49,6 +49,7 @@ name = "chest"
 classes = ["COVID", "Lung_Opacity", "Normal", "Viral_Pneumonia"]    # the order is the labels'
 images_per_class = 20    # synthetic images that each site makes of each class
 quorum = 2               # sites without which nothing is opened
+rounds = 1               # in each further one, sites refine from the global synthetic set
 seed = 0                 # public: evaluation
 
 [image]

@@ -56,7 +56,8 @@ def test_every_command_of_the_page_is_one_that_there_is() -> None:
 def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
     source = "".join(Path(of.__file__).read_text() for of in (deployment, deployed_round))
 
-    for words in ("contributed, ", "has died", "starting it again in", "certificate ends on"):
+    said = ("contributed, ", "has died", "starting it again in", "certificate ends on")
+    for words in (*said, "were told that the study is over"):
         assert words in source
         assert words in PAGE
 

@@ -17,7 +17,7 @@ from fedcondense.errors import DataError
 from fedcondense.exchange.keys import OpeningKey, SigningKey
 from fedcondense.exchange.run_description import Request, RunDescription, sign_description
 from fedcondense.exchange.sealing import seal
-from fedcondense.files.storage import read_json, write_json
+from fedcondense.files.storage import read_json, write_atomically, write_json
 from fedcondense.progress import Step, Watch, silent
 from fedcondense.server.intake import enroll
 from fedcondense.server.run_directory import RunDirectory
@@ -127,7 +127,7 @@ def stand_in(
         payload = payload_of(study, seed=site.seed)
         released = decided(payload, study, mode, round=request.round)
         key = SigningKey.load(site.state / "keys" / "signing.key")
-        kept.write_bytes(seal(released, request, site.name, study, key))
+        write_atomically(kept, seal(released, request, site.name, study, key))
     return kept.read_bytes()
 
 

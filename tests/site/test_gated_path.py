@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("audits_pass")
 
 LOOSE = 60.0  # an epsilon under which no class of this size is lost in the noise
 EMBED = {"mode": "dp-embed", "epsilon": LOOSE, "maps": 2}
-IMAGES = 36
+OF_A_CLASS = {"dp-sgd": 400}  # class counts are noised with a standard deviation of 40
 
 
 def embed_study() -> Study:
@@ -47,7 +47,7 @@ def experts_study() -> Study:
         "synthetic_batch": 3,
         "expert_epochs": 1,
         "max_start": 2,
-        "experts": {"count": 1, "epochs": 2, "batch": 18, "rate": 0.1},
+        "experts": {"count": 1, "epochs": 2, "batch": 120, "rate": 0.1},
     }
     privacy = {"mode": "dp-sgd", "epsilon": LOOSE}
     return parse_settings(Study, values | {"privacy": privacy, "distill": distill}, "tiny")
@@ -60,12 +60,13 @@ PRIVATE = ["dp-embed", SLOW]
 
 def hospital_for(folder: Path, mode: str, *, budget: float = 100.0, **other: Any) -> Hospital:
     settings: dict[str, Any] = {}
+    each = OF_A_CLASS.get(mode, 12)
     if mode != "none":
-        settings = {"ledger": {"epsilon": budget}, "declared": {"images": IMAGES}}
+        settings = {"ledger": {"epsilon": budget}, "declared": {"images": 3 * each}}
     return Hospital(
         folder,
         study=STUDIES[mode](),
-        arrays=films((12, 12, 12)),
+        arrays=films((each, each, each)),
         least=2,
         settings=settings,
         **other,

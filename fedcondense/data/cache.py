@@ -9,15 +9,13 @@ damaged or of older files is passed over, and pruned at the next writing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import logging
-import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from safetensors.numpy import load as load_safetensors
 
 import fedcondense
 from fedcondense.data.listing import ImageFile
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import arrays_to_bytes, canonical_json, sha256, write_atomically
 
 Arrays = dict[str, np.ndarray]
@@ -91,7 +90,7 @@ class Entry:
         about = {"sha256": sha256(content), "subject": self.subject, "versions": _versions()}
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self.folder):
+            with locked(self.folder / LOCK):
                 _prune(self.folder, self.subject)
                 _publish(self.folder / self.digest, content, canonical_json(about))
         except OSError as error:
@@ -104,16 +103,6 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _prune(folder: Path, subject: str) -> None:

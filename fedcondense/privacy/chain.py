@@ -11,7 +11,6 @@ accidents and quiet edits, not somebody who writes a second history with the sit
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import fedcondense
 from fedcondense.config.privacy import Unit
 from fedcondense.errors import LedgerError
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import canonical_json, write_atomically
 
 VERSION: Final = 1
@@ -161,14 +161,8 @@ class ChainFile:
     def lock(self) -> Iterator[None]:
         """One reader or writer at a time, thread or process."""
         _make_durably(self._folder)
-        descriptor = os.open(
-            self._folder / f"{self._population}.lock", os.O_WRONLY | os.O_CREAT, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self._folder / f"{self._population}.lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     def load(self) -> Chain:
         """The chain, followed from its start and held against the anchor; under the lock.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from pathlib import Path
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario, scenario_toml
 from fedcondense.errors import RunDirectoryError, SettingsError
+from fedcondense.files.lock import locked, locked_if_free
 from fedcondense.files.storage import write_atomically, write_json
 from fedcondense.research.report_schema import StudyReport
 from fedcondense.research.study_report import read_study_report
@@ -68,12 +67,12 @@ class RunRoot:
     def claim_if_free(self, scenario: Scenario) -> Iterator[bool]:
         """Like `claim`, but say False where another process works in the directory."""
         with self._writable():
-            self._take(scenario)
-            descriptor = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            yield _locked(descriptor)
-        finally:
-            os.close(descriptor)
+            self.path.mkdir(parents=True, exist_ok=True)
+            with locked(self.path):  # what another process is writing is not taken for foreign
+                self._take(scenario)
+            (self.path / "lock").touch(0o600)
+        with locked_if_free(self.path / "lock") as mine:
+            yield mine
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -89,13 +88,12 @@ class RunRoot:
         kept = self.path / "scenario.toml"
         if kept.exists():
             self._refuse_other(scenario, kept)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif any(self.path.iterdir()):
             raise RunDirectoryError(
                 f"{self.path}: holds files that no simulation wrote",
                 hint="name an empty or new directory with --out",
             )
         else:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(kept, scenario_toml(scenario).encode("utf-8"))
 
     def _refuse_other(self, scenario: Scenario, kept: Path) -> None:
@@ -109,14 +107,6 @@ class RunRoot:
                 f"{self.path}: holds the run of another scenario",
                 hint="name another directory with --out, or delete this one",
             )
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def finished_report(scenario: Scenario, out: Path) -> StudyReport | None:

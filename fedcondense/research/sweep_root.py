@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fedcondense.config.cells import Cell
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.scenario import Scenario, scenario_toml
 from fedcondense.errors import FedcondenseError, RunDirectoryError, SettingsError
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import read_json, write_atomically, write_json
 from fedcondense.research.run_root import RunRoot
 from fedcondense.research.sweep_schema import Failure
@@ -46,7 +43,7 @@ class SweepRoot:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with _alone_in(self.path):
+            with locked(self.path):
                 self._take(scenario)
         except OSError as error:
             raise RunDirectoryError(
@@ -102,14 +99,3 @@ def _scenario_in(path: Path) -> Scenario | None:
         return parse_settings(Scenario, values, path.name)
     except (SettingsError, ValueError):
         return None
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process takes the directory; the lock leaves no file in it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -7,8 +7,6 @@ conclusion asks, and it is deleted once the last global synthetic set is written
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from fedcondense.config.study import Study, load_study
 from fedcondense.errors import KeyFileError, RunDirectoryError
 from fedcondense.exchange.keys import OpeningKey, SigningKey, delete_key
 from fedcondense.exchange.run_description import RunDescription, sign_description
+from fedcondense.files import lock
 from fedcondense.files.storage import write_atomically
 from fedcondense.server.run_directory import RunDirectory
 
@@ -69,27 +68,18 @@ def locked(config: ServerConfig) -> Iterator[None]:
     Raises:
         RunDirectoryError: another server works there, or it cannot be written.
     """
-    descriptor = _lock(config)
-    try:
-        if not _take(descriptor):
+    with lock.locked_if_free(_lock(config)) as mine:
+        if not mine:
             raise RunDirectoryError(
                 f"{config.runs}: another server works here",
                 hint="`fedcondense-server status` says how it does",
             )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_locked(config: ServerConfig) -> bool:
     """Whether a server works in the folder of runs."""
-    if not (config.runs / "lock").exists():
-        return False
-    descriptor = _lock(config)
-    try:
-        return not _take(descriptor)
-    finally:
-        os.close(descriptor)
+    return lock.is_locked(config.runs / "lock")
 
 
 def find_run(config: ServerConfig, study: Study) -> CurrentRun | None:
@@ -205,20 +195,14 @@ def _demand_finished(run: RunDirectory, study: Study) -> None:
         )
 
 
-def _lock(config: ServerConfig) -> int:
+def _lock(config: ServerConfig) -> Path:
+    path = config.runs / "lock"
     try:
         config.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(config.runs / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        path.touch(0o600)
     except OSError as error:
         raise RunDirectoryError(
             f"{config.runs}: {(error.strerror or 'cannot be written').lower()}",
             hint="name a folder that this user can write as `runs`",
         ) from None
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return path

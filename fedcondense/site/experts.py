@@ -6,11 +6,7 @@ agrees in those finds them trained.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.experts import experts_settings
 from fedcondense.distill.trajectories import Course, Expert
 from fedcondense.errors import ExpertsRejected
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import (
     canonical_json,
     read_arrays,
@@ -72,7 +69,7 @@ class ExpertFiles:
             "losses": expert.course.losses.numpy(),
             "accuracies": expert.course.accuracies.numpy(),
         }
-        with self._alone():
+        with locked(self.folder / "lock"):  # several experts may be trained at once
             manifest = self._manifest()
             if str(number) not in manifest["experts"]:
                 write_arrays(path, arrays)
@@ -105,16 +102,6 @@ class ExpertFiles:
             )
             self._courses[number] = Course(losses, accuracies)
         return self._courses[number]
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One writer at a time, thread or process: several experts may be trained at once."""
-        descriptor = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"expert-{number:03d}.safetensors"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fedcondense.errors import SettingsError
+from fedcondense.files.lock import is_locked, locked_if_free
 from fedcondense.files.storage import read_json, write_json
 
 
@@ -104,31 +103,18 @@ def only_one(state: Path) -> Iterator[None]:
     Raises:
         SettingsError: there is one.
     """
-    descriptor = _open_lock(state)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked_if_free(_lock(state)) as free:
+        if not free:
+            raise SettingsError(
+                "this site takes part already", hint="see `fedcondense-site status`"
+            )
         yield
-    except BlockingIOError:
-        raise SettingsError(
-            "this site takes part already", hint="see `fedcondense-site status`"
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 def is_joined(state: Path) -> bool:
     """Whether a supervisor lives; its lock tells, for it ends with the process."""
-    if not (state / "join.lock").exists():
-        return False
-    descriptor = _open_lock(state)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(_lock(state))
 
 
-def _open_lock(state: Path) -> int:
-    return os.open(state / "join.lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _lock(state: Path) -> Path:
+    return state / "join.lock"

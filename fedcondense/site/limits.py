@@ -6,15 +6,10 @@ server more of them.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 from fedcondense.config.site import SiteConfig, SiteLimits
 from fedcondense.config.study import Study
 from fedcondense.errors import LimitExceeded
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import read_json, write_json
 
 MEGABYTE = 1_000_000  # bytes
@@ -58,23 +53,13 @@ def count_request(site: SiteConfig, study: Study, round_number: int) -> int:
     """
     path = site.state / "requests" / f"{study.digest}.json"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         counts: dict[str, int] = read_json(path) if path.exists() else {}
         count = counts.get(str(round_number), 0) + 1
         if count > site.limits.max_requests_per_round:
             raise _exceeded("max_requests_per_round", f"this would be request {count} of its round")
         write_json(path, {**counts, str(round_number): count})
     return count
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _exceeded(key: str, what: str) -> LimitExceeded:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.errors import ReleaseRefused
 from fedcondense.exchange.approval import Approval
+from fedcondense.files.lock import locked
 from fedcondense.files.storage import (
     read_arrays,
     read_json,
@@ -113,12 +112,8 @@ class RoundState:
     def lock(self) -> Iterator[None]:
         """One process at a time: never two condensations for one request."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self.folder / "lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     @property
     def attempt(self) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from fedcondense.config.loading import parse_settings
@@ -75,6 +77,35 @@ def test_two_processes_never_share_a_directory(tmp_path):
         root.claim(scenario()),
     ):
         raise AssertionError("both claimed it")
+
+
+def test_who_comes_while_another_takes_the_directory_waits_and_finds_its_own_scenario(
+    tmp_path, monkeypatch
+):
+    """A second process once took the half-written scenario of the first for a foreign file."""
+    half_written, waiting = threading.Event(), []
+
+    def slowly(path, data):
+        (path.parent / ".scenario.toml.tmp").touch()
+        half_written.set()
+        waiting[0].join(0.3)
+        (path.parent / ".scenario.toml.tmp").rename(path)
+        path.write_bytes(data)
+
+    monkeypatch.setattr("fedcondense.research.run_root.write_atomically", slowly)
+    found = []
+
+    def second():
+        half_written.wait(10)
+        with RunRoot(tmp_path / "run").claim_if_free(scenario()) as mine:
+            found.append(mine)
+
+    waiting.append(threading.Thread(target=second))
+    waiting[0].start()
+    claim(tmp_path / "run")
+    waiting[0].join(10)
+
+    assert found, "the second one was refused"
 
 
 def test_done_is_what_was_marked(tmp_path):

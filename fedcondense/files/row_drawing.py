@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedcondense.files.drawing import INK, SOFT, Canvas
+from fedcondense.files.drawing import INK, SOFT, Canvas, draw
 from fedcondense.files.figures import Estimate
 from fedcondense.files.page import Number
 
@@ -35,6 +36,22 @@ def named_rows(figure: Figure, names: Sequence[str]) -> Axes:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     return axes
+
+
+def draw_shares(
+    rows: Mapping[str, tuple[Estimate, str]], *, caption: str, name: str, description: str
+) -> Markup:
+    """Shares with their intervals, each in its colour, one named row below the other."""
+
+    def paint(figure: Figure) -> None:
+        axes = named_rows(figure, list(rows))
+        for row, (estimate, colour) in enumerate(rows.values()):
+            draw_estimate(axes, estimate, row, colour)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axes.set_xlabel(caption)
+
+    return draw(paint, canvas_of(len(rows)), name=name, description=description)
 
 
 def draw_interval(axes: Axes, low: float, high: float, row: Number, colour: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from fedcondense.learning.pixels import normalise
 from fedcondense.learning.randomness import secret_normal
 from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
+from fedcondense.privacy.private_source import PrivateSource
 from fedcondense.privacy.units import Records, UnitImages
 from fedcondense.progress import Step, Watch, silent
 
@@ -132,11 +132,10 @@ def noised_counts(
     return sums[:, :, -1].mean(dim=0) / weight
 
 
-class DpEmbedSource:
-    """What a method has of patients under `dp-embed`: noised class embeddings, and nothing else.
+class DpEmbedSource(PrivateSource):
+    """What a method has of patients under `dp-embed`: noised class embeddings, and nothing else."""
 
-    `readings` is the list in which `UnitImages` names every reading; no image is reachable from it.
-    """
+    mode = "dp-embed"
 
     def __init__(
         self,
@@ -145,39 +144,12 @@ class DpEmbedSource:
         device: torch.device = CPU,
         refinement: Refinement = FIRST_ROUND,
     ) -> None:
-        self._embeddings, self._readings, self._device = embeddings, readings, device
-        self.refinement = refinement
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """The classes that are condensed, by noised counts."""
-        return self._embeddings.labels
-
-    @property
-    def device(self) -> torch.device:
-        """Where all is computed."""
-        return self._device
-
-    @property
-    def accesses(self) -> int:
-        """How often mechanisms have read patients; the gate compares it with charged rows."""
-        return len(self._readings)
+        super().__init__(embeddings.labels, readings, device, refinement)
+        self._embeddings = embeddings
 
     def class_embeddings(self) -> ClassEmbeddings:
         """The same noised numbers at every call: asking again costs nothing."""
         return self._embeddings
-
-    def draw(self, label: int, count: int, generator: torch.Generator) -> NoReturn:
-        """Refused: images are not granted."""
-        raise _not_granted()
-
-    def draw_batch(self, count: int, generator: torch.Generator, *, balanced: bool) -> NoReturn:
-        """Refused: images are not granted."""
-        raise _not_granted()
-
-    def epoch(self, batch: int, generator: torch.Generator, *, balanced: bool) -> NoReturn:
-        """Refused at once, not with the first batch."""
-        raise _not_granted()
 
 
 def _sums(
@@ -270,10 +242,3 @@ def _private(study: Study) -> DpEmbed:
             f"class embeddings of privacy.mode {study.privacy.mode}", hint="report this error"
         )
     return study.privacy
-
-
-def _not_granted() -> InternalError:
-    return InternalError(
-        "a method asked for patient images, which mode dp-embed does not grant",
-        hint="report this error",
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +26,7 @@ from fedcondense.learning.pixels import normalise
 from fedcondense.learning.randomness import Seed, secret_generator
 from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
+from fedcondense.privacy.private_source import PrivateSource
 from fedcondense.privacy.units import Records, Sample, UnitImages, split
 from fedcondense.progress import Step, Watch, silent
 
@@ -223,44 +224,15 @@ def augment_each(
     return augmented
 
 
-class DpSgdSource:
-    """What a method has of patients once experts are trained: the names of classes.
+class DpSgdSource(PrivateSource):
+    """What a method has of patients once experts are trained: the names of classes."""
 
-    `readings` is the list in which `UnitImages` names every reading; no image is reachable from it.
-    """
+    mode = "dp-sgd"
 
     def __init__(
         self, training: Training, readings: Sequence[str], refinement: Refinement = FIRST_ROUND
     ) -> None:
-        self._labels, self._device = training.labels, training.device
-        self._readings, self.refinement = readings, refinement
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """The classes that are condensed, by noised counts."""
-        return self._labels
-
-    @property
-    def device(self) -> torch.device:
-        """Where all is computed."""
-        return self._device
-
-    @property
-    def accesses(self) -> int:
-        """How often mechanisms have read patients; the gate compares it with charged rows."""
-        return len(self._readings)
-
-    def draw(self, label: int, count: int, generator: torch.Generator) -> NoReturn:
-        """Refused: images are not granted."""
-        raise _not_granted()
-
-    def draw_batch(self, count: int, generator: torch.Generator, *, balanced: bool) -> NoReturn:
-        """Refused: images are not granted."""
-        raise _not_granted()
-
-    def epoch(self, batch: int, generator: torch.Generator, *, balanced: bool) -> NoReturn:
-        """Refused at once, not with the first batch."""
-        raise _not_granted()
+        super().__init__(training.labels, readings, training.device, refinement)
 
 
 def _private(study: Study) -> DpSgd:
@@ -269,13 +241,6 @@ def _private(study: Study) -> DpSgd:
             f"experts of privacy.mode {study.privacy.mode}", hint="report this error"
         )
     return study.privacy
-
-
-def _not_granted() -> InternalError:
-    return InternalError(
-        "a method asked for patient images, which mode dp-sgd does not grant",
-        hint="report this error",
-    )
 
 
 def _steps_per_epoch(experts: Experts, declared: int) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcondense.config.cell_names import private_suffix
 from fedcondense.config.scenario import Partition, Scenario
 from fedcondense.config.study import Study
 from fedcondense.files.environment import RunEnvironment
@@ -27,7 +26,8 @@ from fedcondense.research.report_schema import (
     StudyFacts,
     StudyReport,
 )
-from fedcondense.server.report_figures import ScoredImages, network_text, privacy_facts
+from fedcondense.server.report_figures import ScoredImages
+from fedcondense.server.study_facts import study_facts as agreed_facts
 
 Curve = dict[str, tuple[int | float | None, ...]]
 
@@ -108,35 +108,17 @@ def _summed(repetitions: Sequence[Repetition]) -> Seconds:
 
 def study_facts(scenario: Scenario, study: Study) -> StudyFacts:
     """What was studied, in a reader's words; `study` is that of the first repetition."""
-    method, evaluation = study.distill, study.evaluation
+    agreed, evaluation = agreed_facts(study), study.evaluation
     return StudyFacts(
-        name=study.name,
+        **agreed.model_dump(exclude={"evaluation"}),
         source=scenario.images.kind if scenario.images else "unknown",
-        method=method.method + private_suffix(study.privacy.mode),
-        preset=method.preset,
-        start=method.start.value,
-        images_per_class=study.images_per_class,
-        partition=method.partition,
-        iterations=method.iterations,
-        image_size=study.image.size,
-        channels=study.image.channels,
-        network=network_text(study.network),
-        privacy=privacy_facts(study.privacy),
         evaluation=EvaluationFacts(
-            networks=evaluation.networks,
-            length=evaluation.length,
-            steps=evaluation.steps if evaluation.length == "short" else None,
-            batch=evaluation.batch,
+            **agreed.evaluation.model_dump(),
             synthetic_share=evaluation.synthetic_share,
             synthetic_until=evaluation.synthetic_until,
             random_draws=scenario.random_draws,
-            resamples=evaluation.resamples,
         ),
-        classes=study.classes,
         dealing=_dealing_text(scenario.partition),
-        quorum=study.quorum,
-        rounds=study.rounds,
-        digest=study.digest,
         seeds=scenario.seeds,
     )
 

@@ -18,6 +18,7 @@ from fedcondense.files.row_drawing import (
     canvas_of,
     draw_estimate,
     draw_interval,
+    draw_shares,
     named_rows,
     set_last_apart,
     short,
@@ -99,17 +100,9 @@ def sets_plot(scores: Scores, name: str) -> Markup:
         "random real": (scores.random_real, SOFT),
     }
 
-    def paint(figure: Figure) -> None:
-        axes = named_rows(figure, list(rows))
-        for row, (measures, colour) in enumerate(rows.values()):
-            draw_estimate(axes, measures.balanced_accuracy, row, colour)
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
-        axes.set_xlabel("balanced accuracy")
-
-    return draw(
-        paint,
-        canvas_of(len(rows)),
+    return draw_shares(
+        {label: (measures.balanced_accuracy, colour) for label, (measures, colour) in rows.items()},
+        caption="balanced accuracy",
         name=name,
         description="balanced accuracy of all sets; the numbers stand in the table below",
     )

@@ -14,10 +14,10 @@ from fedcondense.files.environment import RunEnvironment
 from fedcondense.files.figures import Difference, Figures, Share
 from fedcondense.research.gate_schema import FailedSite, Gate
 from fedcondense.research.optional_schema import Consistency, CrossArchitecture
+from fedcondense.server import report_schema
 from fedcondense.server.report_figures import (
     GlobalSetFigures,
     Measures,
-    PrivacyFacts,
     ScoredImages,
     SetScores,
 )
@@ -127,40 +127,20 @@ class Repetition(Figures):
     rounds: tuple[Round, ...] = ()
 
 
-class EvaluationFacts(Figures):
+class EvaluationFacts(report_schema.EvaluationFacts):
     """How every set was scored."""
 
-    networks: int
-    length: Literal["short", "paper"]
-    steps: int | None = Field(description="training steps; None for the papers' 1,001 epochs")
-    batch: int
     synthetic_share: Share
     synthetic_until: Share = 1.0
     random_draws: int
-    resamples: int
 
 
-class StudyFacts(Figures):
+class StudyFacts(report_schema.StudyFacts):
     """What was studied; `digest` is that of the first repetition, each has its own."""
 
-    name: str
     source: str = Field(description="where the images came from: phantoms, folder or npz")
-    method: str
-    preset: str
-    start: str
-    images_per_class: int
-    partition: int = Field(description="l: one stored image carries l x l")
-    iterations: int
-    image_size: int
-    channels: int
-    network: str
-    privacy: PrivacyFacts = PrivacyFacts()
     evaluation: EvaluationFacts
-    classes: tuple[str, ...]
     dealing: str = Field(description="how training images were dealt to sites")
-    quorum: int
-    rounds: int = 1
-    digest: str
     seeds: tuple[int, ...]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fedcondense.config.cell_names import private_suffix
 from fedcondense.config.server import ServerConfig
 from fedcondense.config.study import Study
 from fedcondense.exchange.keys import signing_fingerprint
@@ -27,11 +26,8 @@ from fedcondense.server.report_figures import (
     ScoredImages,
     SetScores,
     measures_of,
-    network_text,
-    privacy_facts,
 )
 from fedcondense.server.report_schema import (
-    EvaluationFacts,
     FailedSite,
     Gate,
     Round,
@@ -40,9 +36,9 @@ from fedcondense.server.report_schema import (
     Seconds,
     ServerReport,
     SiteFigures,
-    StudyFacts,
 )
 from fedcondense.server.run_directory import RunDirectory
+from fedcondense.server.study_facts import study_facts
 
 PAGE = Page("fedcondense.server", "server_report.html")
 
@@ -101,35 +97,6 @@ def page_values(found: ServerReport, union: GlobalSet) -> dict[str, object]:
         "measures_plot": measures_plot(found.scores.global_set, "measures"),
         "statements": sorted({site.gate.statement for site in found.sites}),
     }
-
-
-def study_facts(study: Study) -> StudyFacts:
-    """What all sites agreed on, in a reader's words."""
-    method, evaluation = study.distill, study.evaluation
-    return StudyFacts(
-        name=study.name,
-        method=method.method + private_suffix(study.privacy.mode),
-        preset=method.preset,
-        start=method.start.value,
-        images_per_class=study.images_per_class,
-        partition=method.partition,
-        iterations=method.iterations,
-        image_size=study.image.size,
-        channels=study.image.channels,
-        network=network_text(study.network),
-        privacy=privacy_facts(study.privacy),
-        evaluation=EvaluationFacts(
-            networks=evaluation.networks,
-            length=evaluation.length,
-            steps=evaluation.steps if evaluation.length == "short" else None,
-            batch=evaluation.batch,
-            resamples=evaluation.resamples,
-        ),
-        classes=study.classes,
-        quorum=study.quorum,
-        rounds=study.rounds,
-        digest=study.digest,
-    )
 
 
 def _run_facts(run: RunDirectory) -> RunFacts:

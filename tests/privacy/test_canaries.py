@@ -89,6 +89,8 @@ def canary_scores(sigma: float, monkeypatch: pytest.MonkeyPatch) -> tuple[np.nda
     """
     study, random = study_of_canaries(), np.random.default_rng(2)
     maps = public_maps(study, study.privacy.maps)
+    # a noised count of one canary is below 1 half the time; which classes stay is not asked here
+    monkeypatch.setattr(dp_embed, "_large", lambda counts, least: tuple(range(len(counts))))
     monkeypatch.setattr(dp_embed, "public_maps", lambda *_, **__: maps)
     images = torch.from_numpy(random.integers(0, 256, (len(CLASSES), 1, 16, 16), dtype=np.uint8))
     directions = _directions(images, study, maps)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from fedcondense.cli.server import app
@@ -18,15 +15,7 @@ from fedcondense.server.first_files import study_toml
 from fedcondense.server.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
-UNIT = ROOT / "server" / "fedcondense-server.service"
 PAGE = (ROOT / "docs" / "how-to-run-a-server.md").read_text(encoding="utf-8")
-
-
-def directives() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
-        found.setdefault(key, []).append(value)
-    return found
 
 
 def test_the_examples_are_read_by_the_real_models() -> None:
@@ -69,43 +58,6 @@ def test_the_drawn_directory_is_that_of_a_run(tmp_path: Path) -> None:
 
     for path in named:
         assert path.name in PAGE
-
-
-def test_the_service_can_change_nothing_but_its_state() -> None:
-    unit = directives()
-
-    assert unit["ProtectSystem"] == ["strict"]
-    assert unit["StateDirectoryMode"] == ["0700"]
-    assert "ReadWritePaths" not in unit
-    for key in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices"):
-        assert unit[key] == ["yes"]
-    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
-
-
-def test_the_service_goes_on_after_a_kill_and_not_after_a_code_of_its_own() -> None:
-    unit = directives()
-
-    assert (unit["Type"], unit["Restart"]) == (["notify"], ["on-abnormal"])
-    assert unit["RestartPreventExitStatus"] == ["2 3"]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-def test_systemd_understands_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"(?m)^ExecStart=.*", "ExecStart=/bin/true", UNIT.read_text()))
-
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
-    )
-    exposed = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=20", unit],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (verified.returncode, verified.stderr) == (0, "")
-    assert exposed.returncode == 0, exposed.stdout.splitlines()[-1]
 
 
 def test_init_says_what_the_page_says(tmp_path: Path) -> None:

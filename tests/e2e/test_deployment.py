@@ -7,12 +7,11 @@ Where the kernel has network namespaces, server and sites have machines and addr
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,35 +32,16 @@ from commands_kit import (
 from deployment_kit import processes_of, wait_for
 from dicom_kit import PLANTED
 from network_kit import knock_elsewhere, listening, machines, trapped
+from simulate_kit import simulate, write_scenario
 
 pytestmark = pytest.mark.e2e
-SIMULATE = Path(sys.executable).parent / "fedcondense-simulate"
-SCENARIO = """
-name = "deployed"
-rounds = 2
-images_per_class = 2
-random_draws = 1
-[images]
-kind = "phantoms"
-images_per_class = 225
-[image]
-size = 16
-[network]
-width = 8
-depth = 2
-[distill]
-method = "idm"
-iterations = 3
-[evaluation]
-networks = 1
-steps = 10
-resamples = 100
-[partition]
-kind = "even"
-sites = 3
-[site]
-min_patients_per_class = 2
-"""
+SCENARIO: dict[str, Any] = {
+    "name": "deployed",
+    "rounds": 2,
+    "images": {"images_per_class": 225},
+    "distill": {"iterations": 3},
+    "partition": {"sites": 3},
+}
 SECRETS = (*PLANTED, HOSPITAL)
 ROUNDS = (1, 2)
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-run-a-server.md"
@@ -91,7 +71,7 @@ def places() -> Iterator[list[Machine]]:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory, places: list[Machine]) -> Played:
     folder = tmp_path_factory.mktemp("deployment")
-    simulated = simulate(folder)
+    simulated = play(folder)
     server = Server(folder / "office", places[0])
     study = read_toml(simulated / "server" / "study.toml")
     server.found(study, evaluation=EVALUATION)
@@ -111,12 +91,10 @@ def has_begun(site: Running) -> bool:
     return "query.hello" in site.said() or site.process.poll() is not None
 
 
-def simulate(folder: Path) -> Path:
+def play(folder: Path) -> Path:
     """Play the scenario on one machine; the directory of its only repetition."""
-    scenario, out = folder / "deployed.toml", folder / "simulated"
-    scenario.write_text(SCENARIO)
-    command = [str(SIMULATE), str(scenario), "--out", str(out)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+    out = folder / "simulated"
+    ran = simulate(write_scenario(folder, **SCENARIO), out)
     assert ran.returncode == 0, ran.stderr
     return out / "seed-0"
 

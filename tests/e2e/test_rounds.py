@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from deployment_kit import LONGEST, make_consortium, processes_of, serve, wait_for
+from simulate_kit import report, simulate, write_scenario
 
 from fedcondense.flower.round_files import read_told
 from fedcondense.server.aggregate import read_global_set
 from fedcondense.server.report import read_report
 
 pytestmark = pytest.mark.e2e
-COMMAND = Path(sys.executable).parent / "fedcondense-simulate"
-SCENARIO = """
-name = "two-rounds"
-rounds = 2
-images_per_class = 2
-random_draws = 1
-[images]
-kind = "phantoms"
-images_per_class = 150
-[image]
-size = 16
-[network]
-width = 8
-depth = 2
-[distill]
-method = "idm"
-iterations = 4
-[evaluation]
-networks = 2
-steps = 10
-resamples = 100
-[partition]
-kind = "even"
-sites = 2
-[site]
-min_patients_per_class = 2
-"""
 
 
 def test_a_deployed_study_of_two_rounds_is_played_to_its_end_and_the_sites_are_told(
@@ -63,8 +35,7 @@ def test_a_deployed_study_of_two_rounds_is_played_to_its_end_and_the_sites_are_t
     assert server.returncode == 0, said + consortium.log()
     current = consortium.current()
     assert current is not None
-    report = read_report(current.run)
-    assert [(of.round, of.sites) for of in report.rounds] == [
+    assert [(of.round, of.sites) for of in read_report(current.run).rounds] == [
         (1, ("site-1", "site-2")),
         (2, ("site-1", "site-2")),
     ]
@@ -79,18 +50,14 @@ def test_a_deployed_study_of_two_rounds_is_played_to_its_end_and_the_sites_are_t
 def test_a_scenario_of_two_rounds_reports_both_and_gives_the_same_sets_again(
     tmp_path: Path,
 ) -> None:
-    scenario = tmp_path / "two-rounds.toml"
-    scenario.write_text(SCENARIO)
+    scenario = write_scenario(tmp_path, rounds=2)
     reports = []
     for name in ("one", "two"):
-        command = [str(COMMAND), str(scenario), "--out", str(tmp_path / name)]
-        played = subprocess.run(
-            command, capture_output=True, text=True, timeout=LONGEST, check=False
-        )
+        played = simulate(scenario, tmp_path / name)
         assert played.returncode == 0, played.stderr
-        reports.append(json.loads((tmp_path / name / "report.json").read_text()))
+        reports.append(report(tmp_path / name))
 
-    one, two = (report["repetitions"][0]["rounds"] for report in reports)
+    one, two = (each["repetitions"][0]["rounds"] for each in reports)
     assert [of["round"] for of in one] == [1, 2]
     assert one[1]["global_set"] == reports[0]["global_set"]
     assert [of["global_set"] for of in one] == [of["global_set"] for of in two]

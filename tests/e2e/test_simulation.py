@@ -2,79 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from simulate_kit import LONGEST, begin, report, simulate, write_scenario
 
 pytestmark = pytest.mark.e2e
 
-COMMAND = Path(sys.executable).parent / "fedcondense-simulate"
-LONGEST = 420  # seconds; most runs take 20
-SCENARIO = """
-name = "smallest"
-images_per_class = 2
-random_draws = 2
-{top}
-[images]
-kind = "phantoms"
-images_per_class = 150
-[image]
-size = 16
-[network]
-width = 8
-depth = 2
-[distill]
-method = "idm"
-iterations = {iterations}
-start = "{start}"
-[evaluation]
-networks = 2
-steps = 10
-resamples = 100
-[partition]
-kind = "even"
-sites = 2
-[site]
-min_patients_per_class = 2
-"""
-
-
-OPTIONAL = """
-architectures = ["alexnet"]
-cross_networks = 1
-consistency = [1, 2]
-"""
-
-
-def write_scenario(folder: Path, *, iterations=4, start="noise", top="") -> Path:
-    path = folder / "smallest.toml"
-    path.write_text(SCENARIO.format(iterations=iterations, start=start, top=top))
-    return path
-
-
-def simulate(scenario: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), str(scenario), "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
-
-
-def begin(scenario: Path, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(COMMAND), str(scenario), "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def report(out: Path) -> dict:
-    return json.loads((out / "report.json").read_text())
+OPTIONAL = {"architectures": ["alexnet"], "cross_networks": 1, "consistency": [1, 2]}
 
 
 def wait_for(what, seconds: float = LONGEST) -> None:
@@ -109,7 +47,7 @@ def processes_of(out: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    result = simulate(write_scenario(folder, top=OPTIONAL), folder / "run")
+    result = simulate(write_scenario(folder, **OPTIONAL), folder / "run")
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -195,7 +133,7 @@ def test_ctrl_c_ends_everything_and_the_same_command_ends_with_the_same_set(tmp_
 
 
 def test_a_site_whose_process_is_killed_is_asked_again_or_named(tmp_path, undisturbed):
-    scenario, out = write_scenario(tmp_path, iterations=400), tmp_path / "run"
+    scenario, out = write_scenario(tmp_path, distill={"iterations": 400}), tmp_path / "run"
     run = begin(scenario, out)
     wait_for(lambda: condensing(out) or run.poll() is not None)
     [victim, *_] = [pid for pid in processes_of(out) if _is_a_client(pid)]
@@ -220,7 +158,7 @@ def _is_a_client(pid: int) -> bool:
 def test_the_gate_refuses_a_real_start_and_nothing_is_sealed(tmp_path):
     out = tmp_path / "run"
 
-    result = simulate(write_scenario(tmp_path, start="real"), out)
+    result = simulate(write_scenario(tmp_path, distill={"start": "real"}), out)
 
     assert result.returncode == 3
     assert result.stderr.splitlines()[-2] == (
@@ -251,7 +189,7 @@ def test_sites_that_are_all_too_small_are_named_and_nothing_is_opened(tmp_path):
 
 def test_a_study_only_scenario_may_study_a_real_start_and_says_so(tmp_path):
     out = tmp_path / "run"
-    scenario = write_scenario(tmp_path, start="real", top='release = "study-only"')
+    scenario = write_scenario(tmp_path, distill={"start": "real"}, release="study-only")
 
     result = simulate(scenario, out)
 

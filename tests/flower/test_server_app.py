@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from federation_kit import PATIENT, Repetition, make_repetition
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.serverapp import Grid
+from grid_kit import MessageGrid
 from wire_kit import payload_of
 
 from fedcondense.errors import RunDirectoryError
@@ -49,7 +49,7 @@ from fedcondense.server.conclude import publish
 Script = Callable[[Message], Message | None]
 
 
-class ScriptedGrid(Grid):
+class ScriptedGrid(MessageGrid):
     """Node n plays the n-th site; a script answers at once or, with None, never."""
 
     def __init__(self, repetition: Repetition) -> None:
@@ -89,21 +89,6 @@ class ScriptedGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         return range(1, len(self.repetition.names) + 1)
-
-    def set_run(self, run: Any) -> None: ...
-
-    def create_message(self, *_: Any, **__: Any) -> Message:
-        raise NotImplementedError
-
-    def get_nodes(self) -> Any:
-        raise NotImplementedError
-
-    def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
 
 
 @pytest.fixture(autouse=True)

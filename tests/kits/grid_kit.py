@@ -17,7 +17,26 @@ from fedcondense.flower.round_files import write_nodes
 Script = Callable[[Message], Message | None]
 
 
-class DeployedGrid(Grid):
+class MessageGrid(Grid):
+    """What of a Grid our apps never use, so that a scripted one says only what it plays."""
+
+    def set_run(self, run: Any) -> None: ...
+
+    def create_message(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    def get_nodes(self) -> Any:
+        raise NotImplementedError
+
+    def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+
+class DeployedGrid(MessageGrid):
     """Each site of a repetition is a node of its own number; all are online until told otherwise.
 
     A script answers at once or, with None, never. Scripts of a site are played one after another,
@@ -78,21 +97,6 @@ class DeployedGrid(Grid):
             return to_reply(Reply(Outcome.SEALED, "", key, sealed), message)
 
         return answer
-
-    def set_run(self, run: Any) -> None: ...
-
-    def create_message(self, *_: Any, **__: Any) -> Message:
-        raise NotImplementedError
-
-    def get_nodes(self) -> Any:
-        raise NotImplementedError
-
-    def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
 
 
 def replying(outcome: Outcome, code: str = "", signing_key: str = "") -> Script:

@@ -69,9 +69,11 @@ def test_systemd_hears_that_the_site_is_ready(
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all", "@nobody"])
-def test_without_a_service_manager_nothing_happens(
-    monkeypatch: pytest.MonkeyPatch, address: str
+def test_without_a_service_manager_nothing_happens_and_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
 
     notify(READY)
+
+    assert capfd.readouterr() == ("", "")

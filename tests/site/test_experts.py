@@ -190,13 +190,18 @@ def test_a_file_of_another_expert_is_refused(tmp_path):
     files = kept(tmp_path, 0, 1)
     shutil.copy(files._path(1), files._path(0))
 
-    rejected(tmp_path, lambda f: f.weights(0, 0))
+    error = rejected(tmp_path, lambda f: f.weights(0, 0))
+
+    assert error.message == f"the experts in {files.folder} have changed on disk"
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    kept(tmp_path, 0)._path(0).unlink()
+    files = kept(tmp_path, 0)
+    files._path(0).unlink()
 
-    rejected(tmp_path, lambda f: f.course(0))
+    error = rejected(tmp_path, lambda f: f.course(0))
+
+    assert error.message == f"the experts in {files.folder} have changed on disk"
 
 
 def test_experts_of_another_study_are_refused(tmp_path):
@@ -218,7 +223,9 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text):
     files = kept(tmp_path, 0)
     (files.folder / "manifest.json").write_text(text)
 
-    rejected(tmp_path, lambda f: f.has(0))
+    error = rejected(tmp_path, lambda f: f.has(0))
+
+    assert error.message.startswith(f"the experts in {files.folder} ")
 
 
 SEED = Seed(11)  # of the method

@@ -1,4 +1,4 @@
-# make demo | test | e2e | bench | chaos: each installs the pinned set into .venv first, when that has changed.
+# make demo | test | e2e | bench | deployment | chaos: each installs the pinned set into .venv first, when that has changed.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -8,7 +8,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8589934592
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo check test e2e bench chaos clean
+.PHONY: demo check test e2e bench deployment chaos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
@@ -34,6 +34,10 @@ e2e: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/iteration.py
+
+# what a deployment costs besides condensing
+deployment: $(STAMP)
+	PYTHONPATH=tests/kits $(BIN)/python benchmarks/deployment.py --sites $(or $(SITES),3) --group $(or $(GROUP),0)
 
 # kills every process of a deployment in every phase; CELLS="superlink/condensing ..." for some
 chaos: $(STAMP)

@@ -59,6 +59,14 @@ def trapped(machine: Machine) -> int:
     return int(link["stats64"]["tx"]["packets"])
 
 
+def bytes_carried(server: Machine, sites: int) -> tuple[int, int]:
+    """What the server's ends of all cables have sent and received, frames included."""
+    cables = {f"site{number}" for number in range(1, sites + 1)}
+    links = json.loads(_run(server, "ip", "-s", "-j", "link", "show"))
+    counted = [link["stats64"] for link in links if link["ifname"] in cables]
+    return sum(of["tx"]["bytes"] for of in counted), sum(of["rx"]["bytes"] for of in counted)
+
+
 def knock_elsewhere(machine: Machine) -> None:
     """Try to connect to an address that is none of the consortium's."""
     code = f"import socket; socket.socket().connect_ex(({ELSEWHERE!r}, 443))"

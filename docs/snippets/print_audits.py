@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 RETRIEVAL = ("nearest-in-train", "closer-than-held-out", "stands-out")
+FOLDERS = ("cells", "sites", "runs")
 ATTACKS = ("auc", "tpr-at-1.0%")
 
 
@@ -44,6 +45,6 @@ def print_set(folder: Path, name: str) -> None:
 
 
 root = Path(sys.argv[1])
-for audits in sorted(root.rglob("round-*/audits.json")):
-    own = audits.parent.relative_to(root).parts
-    print_set(audits.parent, " ".join(part for part in own if part not in ("cells", "sites", "runs")))
+for found in sorted(root.rglob("round-*/audits.json")):
+    own = found.parent.relative_to(root).parts
+    print_set(found.parent, " ".join(part for part in own if part not in FOLDERS))

@@ -263,9 +263,17 @@ def _score_of(kept: RoundKept) -> str:
     if "balanced_accuracy" not in kept.scores:
         return ""
     score = kept.scores["balanced_accuracy"]
-    return (
-        f"; its global set: balanced accuracy {score['mean']} ({score['low']} to {score['high']})"
-    )
+    mean, low, high = (float(score[name]) for name in ("mean", "low", "high"))
+    return f"; its global set: balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _stage_of(kept: RoundKept) -> str:
+    """How far the round's set is."""
+    if kept.condensed:
+        return "condensed"
+    if kept.reached is None:
+        return "not condensed"
+    return f"not condensed yet, {kept.reached.stage} {kept.reached.done}/{kept.reached.total}"
 
 
 def _show_status(found: SiteStatus) -> None:
@@ -279,10 +287,11 @@ def _show_status(found: SiteStatus) -> None:
         code = f" {found.last.code}" if found.last.code else ""
         console.print(f"last request: {found.last.kind}, answered {found.last.outcome}{code}")
     for kept in found.rounds:
-        condensed = "condensed" if kept.condensed else "not condensed"
         console.print(
-            f"{kept.round} of study {kept.study_digest[:8]}: {condensed}, sealed {kept.sealed}"
-            f"{_score_of(kept)}"
+            f"round {kept.round} of study {kept.study_digest[:8]}: {_stage_of(kept)}, "
+            f"sealed {kept.sealed}{_score_of(kept)}",
+            soft_wrap=True,
+            highlight=False,
         )
     console.print(f"signing key: {found.signing}", soft_wrap=True, highlight=False)
     console.print(f"node key: {found.node}", soft_wrap=True, highlight=False)

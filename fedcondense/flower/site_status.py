@@ -12,8 +12,11 @@ from fedcondense.exchange.node_key import NodeKey
 from fedcondense.exchange.round_result import Intervals
 from fedcondense.files.storage import read_json
 from fedcondense.flower.health import is_serving
+from fedcondense.progress import Step
 from fedcondense.site.join_status import JoinState, JoinStatus, is_joined, read_status
+from fedcondense.site.journal import last_step
 from fedcondense.site.last_request import LastRequest, last_request
+from fedcondense.site.state import JOURNAL
 
 UNREADABLE = "cannot be read; see `fedcondense-site check`"
 
@@ -22,13 +25,15 @@ UNREADABLE = "cannot be read; see `fedcondense-site check`"
 class RoundKept:
     """One round of one study as the site keeps it.
 
-    `scores` are those of the round's global set, by measure, as far as the server has told them.
+    `reached` is the last step that was reported. `scores` are those of the round's global set, by
+    measure, as far as the server has told them.
     """
 
     study_digest: str
     round: str
     condensed: bool
     sealed: int
+    reached: Step | None = None
     scores: Intervals = field(default_factory=dict)
 
 
@@ -79,6 +84,7 @@ def kept_rounds(state: Path) -> list[RoundKept]:
             round=folder.name.removeprefix("round-").lstrip("0"),
             condensed=(folder / "figures.json").exists(),
             sealed=len(list((folder / "sealed").glob("*.sealed"))),
+            reached=last_step(folder / JOURNAL),
             scores=_scores(folder / "global" / "result.json"),
         )
         for folder in sorted(state.glob("runs/*/round-*"))

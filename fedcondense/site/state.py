@@ -30,6 +30,7 @@ from fedcondense.privacy.receipt import Paid
 from fedcondense.progress import peak_megabytes
 
 # what one set has; put aside with it when it is refused and another is tried
+JOURNAL = "log.jsonl"
 _OF_AN_ATTEMPT = (
     "figures.json",  # first: without it no set counts as finished
     "synthetic.safetensors",
@@ -93,7 +94,7 @@ class RoundState:
     @property
     def journal(self) -> Path:
         """Progress, one JSON line a step."""
-        return self.folder / "log.jsonl"
+        return self.folder / JOURNAL
 
     @property
     def checkpoint(self) -> Path:

@@ -1,4 +1,4 @@
-"""Transcripts of `fedcondense-site preview`, `approve` and `budget`, as a hospital reads them."""
+"""Transcripts of `fedcondense-site preview`, `approve`, `budget` and `status` at a hospital."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from fedcondense.cli import site as command
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.study import Study
 from fedcondense.exchange.keys import SigningKey
+from fedcondense.files.storage import write_json
+from fedcondense.progress import Step
+from fedcondense.site.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("audits_pass")
 
@@ -211,3 +214,23 @@ def test_noise_is_not_planned_without_a_declared_number(run: Run, tmp_path: Path
 
     assert code == 2
     assert lines[0] == "error FC101: site.toml: [declared] images is missing"
+
+
+def test_status_says_how_far_each_round_is_and_what_came_of_it(run: Run, tmp_path: Path):
+    study = tiny_study()
+    settle(tmp_path, study)
+    rounds = tmp_path / "runs" / study.digest
+    Journal(rounds / "round-001" / "log.jsonl")(Step("condensing", 140, 300))
+    (rounds / "round-002" / "global").mkdir(parents=True)
+    (rounds / "round-002" / "figures.json").touch()
+    scores = {"balanced_accuracy": {"mean": "0.695", "low": "0.6421", "high": "0.743"}}
+    write_json(rounds / "round-002" / "global" / "result.json", {"result": {"scores": scores}})
+
+    code, lines = run("status")
+
+    assert code == 1  # nobody has given `join`
+    assert [line for line in lines if line.startswith("round ")] == [
+        f"round 1 of study {study.digest[:8]}: not condensed yet, condensing 140/300, sealed 0",
+        f"round 2 of study {study.digest[:8]}: condensed, sealed 0; its global set: balanced "
+        "accuracy 0.695 (0.642 to 0.743)",
+    ]

@@ -13,7 +13,9 @@ from joined_kit import Hospital, hospital
 from fedcondense.config.site import load_site
 from fedcondense.flower.processes import free_port
 from fedcondense.flower.site_status import UNREADABLE, RoundKept, SiteStatus, site_status
+from fedcondense.progress import Step
 from fedcondense.site.join_status import JoinStatus, only_one, write_status
+from fedcondense.site.journal import Journal
 from fedcondense.site.last_request import LastRequest, note_request
 
 
@@ -74,16 +76,18 @@ def test_a_foreign_service_on_an_old_port_is_not_asked(lakeside: Hospital, port:
         assert not status(lakeside).serving
 
 
-def test_rounds_are_listed_as_condensed_and_sealed(lakeside: Hospital) -> None:
+def test_rounds_are_listed_as_condensed_and_sealed_or_how_far_they_are(lakeside: Hospital) -> None:
     folder = lakeside.state / "runs" / lakeside.study.digest
     (folder / "round-001" / "sealed").mkdir(parents=True)
     (folder / "round-001" / "figures.json").touch()
     (folder / "round-001" / "sealed" / "ab.sealed").touch()
     (folder / "round-010").mkdir()
+    Journal(folder / "round-011" / "log.jsonl")(Step("condensing", 140, 300))
 
     assert status(lakeside).rounds == (
         RoundKept(lakeside.study.digest, "1", condensed=True, sealed=1),
         RoundKept(lakeside.study.digest, "10", condensed=False, sealed=0),
+        RoundKept(lakeside.study.digest, "11", False, 0, Step("condensing", 140, 300)),
     )
 
 

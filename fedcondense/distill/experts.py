@@ -44,9 +44,9 @@ def train_experts(
     """Train the experts of `study.distill.experts` that `store` does not have yet.
 
     Each has its own generator, so it is the same expert in whatever order and company. On a CPU
-    with several threads, as many are trained at once as there are threads, each on one: networks
-    for small images gain nothing from several threads of their own. A single expert that was
-    interrupted goes on from its last kept epoch. In a later round all begin at one public point.
+    with several threads, as many are trained at once as there are threads, each on one. A single
+    expert that was interrupted goes on from its last kept epoch. In a later round all begin at one
+    public point.
 
     Raises:
         DivergedError: the loss of an expert is no longer finite.

@@ -37,7 +37,7 @@ bench: $(STAMP)
 
 # what a deployment costs besides condensing
 deployment: $(STAMP)
-	PYTHONPATH=tests/kits $(BIN)/python benchmarks/deployment.py --sites $(or $(SITES),3) --group $(or $(GROUP),0)
+	PYTHONPATH=tests/kits $(BIN)/python tests/measures/deployment.py --sites $(or $(SITES),3) --group $(or $(GROUP),0)
 
 # kills every process of a deployment in every phase; CELLS="superlink/condensing ..." for some
 chaos: $(STAMP)

@@ -14,9 +14,8 @@ from fedcondense.files.storage import read_json
 from fedcondense.flower.health import is_serving
 from fedcondense.progress import Step
 from fedcondense.site.join_status import JoinState, JoinStatus, is_joined, read_status
-from fedcondense.site.journal import last_step
+from fedcondense.site.journal import JOURNAL, last_step
 from fedcondense.site.last_request import LastRequest, last_request
-from fedcondense.site.state import JOURNAL
 
 UNREADABLE = "cannot be read; see `fedcondense-site check`"
 

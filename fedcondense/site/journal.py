@@ -10,6 +10,7 @@ from typing import Any
 
 from fedcondense.progress import Step, peak_megabytes
 
+JOURNAL = "log.jsonl"  # in the folder of a round
 LONGEST_LINE = 4096
 FRAME = {"stage", "done", "total", "seconds", "megabytes"}  # what is not a figure of the step
 

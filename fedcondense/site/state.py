@@ -28,9 +28,9 @@ from fedcondense.files.storage import (
 from fedcondense.privacy.findings import Audits
 from fedcondense.privacy.receipt import Paid
 from fedcondense.progress import peak_megabytes
+from fedcondense.site.journal import JOURNAL
 
 # what one set has; put aside with it when it is refused and another is tried
-JOURNAL = "log.jsonl"
 _OF_AN_ATTEMPT = (
     "figures.json",  # first: without it no set counts as finished
     "synthetic.safetensors",

@@ -84,13 +84,13 @@ def test_what_any_attacker_may_reach_is_what_the_formulas_give(epsilon: str):
     assert area == pytest.approx(allowed.auc, abs=6e-4)
 
 
-def test_what_is_not_measured_yet_is_called_open():
+def test_what_is_not_measured_yet_is_called_open_and_a_figure_says_where_it_is_from():
     table = WHY.split("## Measured later")[1].split("[^start]")[0]
 
     rows = re.findall(r"^\| (?!Question|-)(.+?) \| (.+?) \|$", table, re.MULTILINE)
 
     assert len(rows) >= 5
-    assert all(answer.startswith("open") for _, answer in rows)
+    assert all(answer.startswith("open") or "](results.md#" in answer for _, answer in rows)
 
 
 def test_every_scenario_and_page_that_is_named_is_there():

@@ -1,6 +1,6 @@
 """How fast films are read from a hospital's files, the first time and from the cache.
 
-    PYTHONPATH=tests/kits .venv/bin/python benchmarks/loading.py --films 5000
+    PYTHONPATH=tests/kits .venv/bin/python tests/measures/loading.py --films 5000
 
 Phantoms are written as PNG, JPEG and uncompressed 12-bit DICOM into two class folders, and read as
 a site reads them: decoded, scaled down, copies of one film found. One thread.

@@ -21,7 +21,8 @@ from fedcondense.research.continual_schema import (
     StageSummary,
 )
 from fedcondense.research.run_root import RunRoot
-from fedcondense.server.report_figures import ScoredImages, network_text
+from fedcondense.server.report_figures import ScoredImages
+from fedcondense.server.study_facts import study_facts
 
 PAGE = Page("fedcondense.research", "continual_report.html")
 
@@ -91,24 +92,10 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _facts(scenario: Scenario, study: Study) -> ContinualFacts:
-    method, evaluation = study.distill, study.evaluation
+    agreed = study_facts(study)
     return ContinualFacts(
-        name=study.name,
+        **agreed.model_dump(include=set(ContinualFacts.model_fields)),
+        **agreed.evaluation.model_dump(exclude={"resamples"}),
         source=scenario.images.kind if scenario.images else "unknown",
-        classes=study.classes,
-        method=method.method,
-        preset=method.preset,
-        start=method.start.value,
-        iterations=method.iterations,
-        images_per_class=study.images_per_class,
-        partition=method.partition,
-        image_size=study.image.size,
-        channels=study.image.channels,
-        network=network_text(study.network),
-        networks=evaluation.networks,
-        length=evaluation.length,
-        steps=evaluation.steps if evaluation.length == "short" else None,
-        batch=evaluation.batch,
         seed=study.seed,
-        digest=study.digest,
     )

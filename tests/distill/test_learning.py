@@ -44,13 +44,13 @@ def real() -> PlainSource:
 
 
 @pytest.fixture(scope="module")
-def test_set() -> tuple[torch.Tensor, torch.Tensor]:
+def unseen() -> tuple[torch.Tensor, torch.Tensor]:
     source = PlainSource(*toy_images(50, 1), toy_study().image)
     images = torch.cat([source.draw(c, 50, torch.Generator()) for c in range(4)])
     return images, torch.arange(4).repeat_interleave(50)
 
 
-def score(images, labels, test_set, *, rate: float = RATE) -> float:
+def score(images, labels, unseen, *, rate: float = RATE) -> float:
     """Mean accuracy of three fresh networks that were trained on the set."""
     study, right = toy_study(), 0.0
     for number in range(3):
@@ -64,21 +64,21 @@ def score(images, labels, test_set, *, rate: float = RATE) -> float:
             generator=generator,
             rate=rate,
         )
-        right += float((predict(network, test_set[0]).argmax(dim=1) == test_set[1]).float().mean())
+        right += float((predict(network, unseen[0]).argmax(dim=1) == unseen[1]).float().mean())
     return right / 3
 
 
 @pytest.fixture(scope="module")
-def random_score(real, test_set) -> float:
+def random_score(real, unseen) -> float:
     sets = [distill(real, toy_study("random", ipc=IPC), seed=Seed(seed)) for seed in range(3)]
-    return sum(score(s.images, s.labels, test_set) for s in sets) / 3
+    return sum(score(s.images, s.labels, unseen) for s in sets) / 3
 
 
 @pytest.mark.slow
-def test_few_random_images_stay_ten_points_below_all_of_them(real, test_set, random_score):
+def test_few_random_images_stay_ten_points_below_all_of_them(real, unseen, random_score):
     every = torch.cat([real.draw(c, 100, torch.Generator()) for c in range(4)])
 
-    ceiling = score(every, torch.arange(4).repeat_interleave(100), test_set)
+    ceiling = score(every, torch.arange(4).repeat_interleave(100), unseen)
 
     assert ceiling - random_score >= 0.10
 
@@ -86,11 +86,11 @@ def test_few_random_images_stay_ten_points_below_all_of_them(real, test_set, ran
 @pytest.mark.slow
 @pytest.mark.parametrize("method", STUDIES)
 def test_condensed_images_teach_more_than_random_ones_of_the_same_number(
-    method, real, test_set, random_score
+    method, real, unseen, random_score
 ):
     ours = distill(real, STUDIES[method], seed=Seed(0))
 
-    distilled = score(ours.images, ours.labels, test_set, rate=ours.student_rate or RATE)
+    distilled = score(ours.images, ours.labels, unseen, rate=ours.student_rate or RATE)
 
     assert len(ours.labels) == 4 * IPC
     assert distilled > random_score

@@ -64,6 +64,8 @@ def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     write_status(tmp_path, JoinStatus(1, "0.1.0", 5))
     note_request(tmp_path, LastRequest(1, "query.hello", 1, "ready", "", "0.1.0"))
 
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last-request.json", "status.json"]
+
 
 def test_a_second_supervisor_is_kept_out(tmp_path: Path) -> None:
     assert not is_joined(tmp_path)

@@ -33,6 +33,7 @@ from rows import Kept, Row, table
 from fedcondense.errors import FedcondenseError
 
 LONGEST_PARTING = 60.0  # seconds after the server's end until the sites have ended too
+LONGEST_BIRTH = 20.0  # seconds until the victim lives too
 PAUSE = 10.0  # seconds until a command is given again: RestartSec of the service units
 BUSY = 600.0  # seconds
 RESULTS = Path("runs/chaos/results.jsonl")
@@ -77,10 +78,13 @@ class Cell:
         where, command = VICTIMS[self.victim]
         phase = PHASES[self.phase]
         phase.lead(study, where)
+        with contextlib.suppress(StillGoing):
+            study.wait(lambda: study.pids(where, command), self.victim, LONGEST_BIRTH)
         victims, was_in = study.pids(where, command), phase.is_in(study)
         for process in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        study.wait(lambda: not set(victims) & set(study.pids(where, command)), "death")
         hit = bool(victims) and was_in and phase.is_in(study)
         demand(hit, f"{len(victims)} victims")
         for pace in study.paces:
@@ -129,6 +133,7 @@ def play(study: Study, disturb: Callable[[Study], str], rounds: int) -> Row:
         ended, told = study.code == 0, not study.untold()
         study.stop()
     seconds, digest = time.monotonic() - began, study.digest(rounds)
+    note = note or ("" if ended else study.said(SERVER).rstrip().rpartition("\n")[2])
     orphans = tuple(line[:80] for line in study.orphans())
     return Row(
         "", "", hit, ended, bool(digest), told, orphans, study.restarts, seconds, digest, note
@@ -206,6 +211,7 @@ def chosen(wanted: Sequence[str], extras: Mapping[str, object], kept: Kept) -> l
 
 def main(wanted: Sequence[str]) -> int:
     """Play what is wanted and print the table of all that is kept; 0 if all of that went well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what was begun, as Ctrl-C
     matrix = Matrix(Kept(RESULTS), Path(tempfile.mkdtemp(prefix="chaos-")))
     extras = {"busy": matrix.play_busy, "link": matrix.play_link}
     cells = chosen(wanted, extras, matrix.kept)

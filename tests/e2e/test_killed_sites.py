@@ -83,7 +83,7 @@ def play(consortium: Consortium, running: dict[str, Running]) -> None:
     kill(processes_of(first.folder))
     kill(client_of(second))
     running["site-1"].ended(10)
-    assert not processes_of(first.folder), "a process of the site outlived it"
+    wait_for(lambda: not processes_of(first.folder), 10)
     for pace in paces:
         pace.go_on()
     running["site-1"] = begin(first)

@@ -25,22 +25,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cut_link import NoNamespaces, cut_link
-from paced_kit import STEPS, Point, paced_consortium
+from paced_kit import MIDST, STEPS, Point, paced_consortium
 from phases import PHASES
 from played_study import FIRST, SECOND, SERVER, PhaseMissed, StillGoing, Study, demand
-from rows import Kept, Row, table
+from rows import BEGAN_AGAIN, IN_PARTS, WHOLE, Kept, Row, table
 
 from fedcondense.errors import FedcondenseError
 
 LONGEST_PARTING = 60.0  # seconds after the server's end until the sites have ended too
+LONGEST_FAMILY = 30.0  # seconds until what a dead process started is dead too
 LONGEST_BIRTH = 20.0  # seconds until the victim lives too
 PAUSE = 10.0  # seconds until a command is given again: RestartSec of the service units
 BUSY = 600.0  # seconds
 RESULTS = Path("runs/chaos/results.jsonl")
 NETWORKS = {"networks": 2, "steps": 4, "batch": 8, "resamples": 100}  # one for each process
+CLIENT = "fedcondense.flower.installed_app"
 # process → (where it lives, what its command line holds)
 VICTIMS = {
-    "client": (FIRST, "fedcondense.flower.installed_app"),
+    "client": (FIRST, CLIENT),
     "site-superexec": (FIRST, "flower-superexec"),
     "supernode": (FIRST, "flower-supernode"),
     "join": (FIRST, "fedcondense.cli.site"),
@@ -74,25 +76,36 @@ class Cell:
         return PHASES[self.phase].rounds
 
     def disturb(self, study: Study) -> str:
-        """Lead the study to the phase and kill; nothing to tell."""
-        where, command = VICTIMS[self.victim]
-        phase = PHASES[self.phase]
-        phase.lead(study, where)
-        with contextlib.suppress(StillGoing):
-            study.wait(lambda: study.pids(where, command), self.victim, LONGEST_BIRTH)
-        victims, was_in = study.pids(where, command), phase.is_in(study)
-        for process in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        study.wait(lambda: not set(victims) & set(study.pids(where, command)), "death")
-        hit = bool(victims) and was_in and phase.is_in(study)
-        demand(hit, f"{len(victims)} victims")
+        """Lead the study to the phase and kill; nothing to tell.
+
+        Raises:
+            PhaseMissed: the victim was not there, or not in the phase.
+        """
+        where, _ = VICTIMS[self.victim]
+        PHASES[self.phase].lead(study, where)
+        self._kill(study)
+        if where != SERVER:
+            # whoever condenses for a dead parent is to die as well, not to go on just before
+            with contextlib.suppress(StillGoing):
+                study.wait(lambda: not study.pids(where, CLIENT), "end of it", LONGEST_FAMILY)
         for pace in study.paces:
             pace.go_on()
         if study.killed():
             time.sleep(PAUSE)
             study.begin_again()
         return ""
+
+    def _kill(self, study: Study) -> None:
+        where, command = VICTIMS[self.victim]
+        is_in = PHASES[self.phase].is_in
+        with contextlib.suppress(StillGoing):
+            study.wait(lambda: study.pids(where, command), self.victim, LONGEST_BIRTH)
+        victims, was_in = study.pids(where, command), is_in(study)
+        for process in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        study.await_death(victims)
+        demand(bool(victims) and was_in and is_in(study), f"{len(victims)} victims")
 
 
 def let_be(study: Study) -> str:
@@ -101,7 +114,7 @@ def let_be(study: Study) -> str:
 
 
 def keep_busy(study: Study) -> str:
-    """The first site's process spins for ten minutes; whether it was asked again."""
+    """The first site's process spins for ten minutes; nothing to tell."""
     [pace, _] = study.paces
     pace.wait_at(Point.STEP, spin=True)
     for name in (SERVER, FIRST, SECOND):
@@ -111,8 +124,7 @@ def keep_busy(study: Study) -> str:
         study.wait(lambda: study.has("intake.json"), "loss", BUSY)
     pace.go_on()
     study.wait(lambda: study.code is not None, "end")
-    again = len(study.condensed()) - STEPS
-    return f"condensed {again} steps twice" if again else "asked once"
+    return ""
 
 
 def play(study: Study, disturb: Callable[[Study], str], rounds: int) -> Row:
@@ -134,10 +146,29 @@ def play(study: Study, disturb: Callable[[Study], str], rounds: int) -> Row:
         study.stop()
     seconds, digest = time.monotonic() - began, study.digest(rounds)
     note = note or ("" if ended else study.said(SERVER).rstrip().rpartition("\n")[2])
-    orphans = tuple(line[:80] for line in study.orphans())
     return Row(
-        "", "", hit, ended, bool(digest), told, orphans, study.restarts, seconds, digest, note
+        victim="",
+        phase="",
+        hit=hit,
+        ended=ended,
+        same=bool(digest),
+        told=told,
+        orphans=tuple(line[:80] for line in study.orphans()),
+        restarts=study.restarts,
+        seconds=seconds,
+        digest=digest,
+        steps=steps_of(study, rounds),
+        note=note,
     )
+
+
+def steps_of(study: Study, number: int) -> str:
+    """Whether the first site condensed a round at a stretch, in two parts, or from the start."""
+    done = [step.done for step in study.condensed(number)]
+    whole, in_parts = list(range(1, STEPS + 1)), [*range(1, MIDST + 1), *range(MIDST, STEPS + 1)]
+    if done == whole:
+        return WHOLE
+    return IN_PARTS if done == in_parts else BEGAN_AGAIN
 
 
 @dataclass
@@ -181,7 +212,7 @@ class Matrix:
         """A site that is busy for long keeps its round."""
         expected = self.undisturbed(1)
         row = play(self.settle("busy", 1), keep_busy, 1)
-        same = row.digest == expected and row.note == "asked once"
+        same = row.digest == expected and row.steps == WHOLE
         self.add(replace(row, victim=UNDISTURBED, phase=f"busy for {BUSY:.0f} s", same=same))
 
     def play_link(self) -> None:
@@ -189,7 +220,9 @@ class Matrix:
         with cut_link(self.folder / "link") as cut:
             row = play(cut.study, cut.disturb, 1)
         same = row.digest == cut.expected
-        self.add(replace(row, victim="link", phase="cut for 90 s in an upload", same=same))
+        self.add(
+            replace(row, victim="link", phase="cut for 90 s in an upload", same=same, steps=WHOLE)
+        )
 
     def add(self, row: Row) -> None:
         self.kept.add(row)

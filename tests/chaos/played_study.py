@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,6 +93,13 @@ class Study:
         ended = {name: one.process.poll() for name, one in self.running.items()}
         return [name for name, code in ended.items() if code == -signal.SIGKILL]
 
+    def await_death(self, victims: Collection[int]) -> None:
+        """Wait until the victims are gone, and those that are commands have an exit code."""
+        self.wait(lambda: not any(_is_left(process) for process in victims), "death")
+        for one in self.running.values():
+            if one.process.pid in victims:
+                one.ended()
+
     def begin_again(self) -> None:
         """The same command, for whoever lost it."""
         for name in self.killed():
@@ -101,8 +108,8 @@ class Study:
 
     @property
     def code(self) -> int | None:
-        """The exit code of the server; None while it runs."""
-        return self.running[SERVER].process.poll()
+        """The exit code of the server; None while it runs, and before."""
+        return self.running[SERVER].process.poll() if SERVER in self.running else None
 
     def untold(self) -> list[str]:
         """Sites that have not ended by themselves: nobody told them what the study gave."""
@@ -191,7 +198,17 @@ class Study:
         """Whether both condensations wait where they were told to."""
         return all(pace.is_waiting() for pace in self.paces)
 
-    def condensed(self) -> list[Step]:
-        """All steps of the first site's condensation in the first round, repeated ones too."""
-        [journal] = self.site(FIRST).glob("runs/*/round-001/log.jsonl")
-        return [step for step in read_journal(journal) if step.stage == CONDENSING]
+    def condensed(self, number: int) -> list[Step]:
+        """All steps of the first site's condensation in a round, repeated ones too."""
+        journals = self.site(FIRST).glob(f"runs/*/round-{number:03d}/log.jsonl")
+        told = [step for journal in journals for step in read_journal(journal)]
+        return [step for step in told if step.stage == CONDENSING]
+
+
+def _is_left(process: int) -> bool:
+    """Whether something of it lives; one that dies has no command line for a while."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

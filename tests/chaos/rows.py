@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# how the first site condensed
+WHOLE, IN_PARTS, BEGAN_AGAIN = "at a stretch", "from its checkpoint", "began again"
+
 
 @dataclass(frozen=True)
 class Row:
     """What became of a cell; one without a victim is an undisturbed study.
 
     `hit`: the phase lasted when the victim was killed. `told`: every site was told the result.
+    `steps`: how the first site condensed.
     """
 
     victim: str
@@ -25,6 +29,7 @@ class Row:
     restarts: int = 0
     seconds: float = 0.0
     digest: str = ""
+    steps: str = WHOLE
     note: str = ""
 
     @property
@@ -34,11 +39,13 @@ class Row:
     @property
     def problems(self) -> list[str]:
         """What is wrong, in words; empty if all went well."""
+        if not self.hit:
+            return ["phase missed"]
         wrong = {
-            "phase missed": not self.hit,
             "did not end": not self.ended,
             "another set": self.ended and not self.same,
             "site not told": self.ended and not self.told,
+            BEGAN_AGAIN: self.ended and self.steps == BEGAN_AGAIN,
             f"{len(self.orphans)} orphans": bool(self.orphans),
         }
         return [word for word, is_so in wrong.items() if is_so]
@@ -50,7 +57,10 @@ class Row:
     @property
     def brief(self) -> str:
         """One field of the table."""
-        return f"{self.seconds:.0f} s" if self.is_well else f"**{', '.join(self.problems)}**"
+        resumed = ", resumed" if self.steps == IN_PARTS else ""
+        return (
+            f"{self.seconds:.0f} s{resumed}" if self.is_well else f"**{', '.join(self.problems)}**"
+        )
 
 
 class Kept:

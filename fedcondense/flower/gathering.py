@@ -52,7 +52,9 @@ ASK_AGAIN = 20.0  # seconds after its process died
 # seconds; a data officer is a person, and a site answers only so many requests
 APPROVAL_AGAIN, LONGEST_APPROVAL = 600.0, 4 * 3600.0
 MOST_CRASHES = 2  # of a site's process in one Flower run
-NODE_GONE = 5  # Flower's code: the site went offline; it may come back
+# Flower's codes for a request or an answer that it has no more, which an upload cut for longer than
+# its push session leaves behind, and for a site that went offline: it may come back
+AWAY = {3, 4, 5}
 FINAL = {Stage.STORED, Stage.REFUSED, Stage.FAILED, Stage.LOST}
 _log = logging.getLogger(__name__)
 
@@ -210,7 +212,7 @@ class Gathering:
     def _take_loss(self, site: str, contact: Contact, code: int) -> None:
         """A site that went away is asked when it is back, one whose process dies not for ever."""
         _log.warning("%s: lost, Flower error %d", site, code)
-        contact.crashes += code != NODE_GONE
+        contact.crashes += code not in AWAY
         if contact.crashes < MOST_CRASHES:
             contact.again(Stage.READY, FederationError.code, ASK_AGAIN)
         else:

@@ -30,7 +30,7 @@ from fedcondense.flower.round_files import (
 from fedcondense.server.run_directory import RunDirectory
 
 ALL = ("site-1", "site-2", "site-3")
-GONE, CRASHED = 5, 8
+UPLOAD_CUT, GONE, CRASHED = 3, 5, 8
 
 
 class Clock:
@@ -210,6 +210,18 @@ def test_a_data_officer_is_waited_for_and_asked_ever_more_rarely(
 
 def test_a_site_that_went_away_is_asked_when_it_is_back(grid: DeployedGrid) -> None:
     grid.says("site-2", CONTRIBUTE, losing(GONE), losing(GONE), losing(GONE), grid._well("site-2"))
+
+    intake = gather(grid)
+
+    assert grid.asked().count("site-2") == 4
+    assert sorted(intake.stored) == list(ALL)
+
+
+def test_a_site_whose_uploads_are_cut_is_asked_again_and_never_given_up(
+    grid: DeployedGrid,
+) -> None:
+    cut = losing(UPLOAD_CUT)
+    grid.says("site-2", CONTRIBUTE, cut, cut, cut, grid._well("site-2"))
 
     intake = gather(grid)
 

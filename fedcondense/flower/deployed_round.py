@@ -16,6 +16,7 @@ from fedcondense.config.server import ServerConfig, seconds_of
 from fedcondense.errors import FederationError, QuorumMissed
 from fedcondense.exchange.enrolment_request import EnrolmentRequest
 from fedcondense.flower.notify import READY, notify
+from fedcondense.flower.restarts import Restarts
 from fedcondense.flower.round_files import (
     Intake,
     Plan,
@@ -37,9 +38,7 @@ from fedcondense.server.intake import stored_digests
 LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
 GRACE = 30.0  # seconds beyond the deadline for the ServerApp to write its intake
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two starts of Flower
 LONGEST_TELLING = 150.0  # seconds in which sites are told what the study gave
-MOST_FAILURES = 10  # of Flower, one after another, without a contribution in between
 _log = logging.getLogger(__name__)
 
 Conclude = Callable[[CurrentRun, int], None]
@@ -74,13 +73,13 @@ class DeployedRound:
     number: int
     conclude: Conclude
     watch: Watch
-    failures: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
     told: tuple[int, int] | None = None
     has_worked: bool = False
     admitted: dict[str, EnrolmentRequest] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.run, self.pause = self.current.run, FIRST_PAUSE
+        self.run = self.current.run
         self.register = Register(self.config.enrolled, self.config.revoked)
 
     def play(self) -> None:
@@ -93,8 +92,7 @@ class DeployedRound:
             return
         self._ask_for_the_round()
         while not self._live_once():
-            time.sleep(self.pause)
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            time.sleep(self.restarts.pause)
 
     def tell_sites(self) -> None:
         """Tell the sites what the study gave, where it was concluded without Flower."""
@@ -138,7 +136,7 @@ class DeployedRound:
         Raises:
             FederationError: it could not even be started, or died too often.
         """
-        stored = len(self._stored())
+        stored, began = len(self._stored()), time.monotonic()
         try:
             with SuperLink(self.config, self.run).running() as flower:
                 reason = self._collect(flower)
@@ -151,12 +149,14 @@ class DeployedRound:
             if not self.has_worked:
                 raise  # somebody has to look at it
             reason = error.message
-        self.failures = 0 if len(self._stored()) > stored else self.failures + 1
-        note(self.run, "flower restarted", round=self.number, failures=self.failures)
-        _log.warning("%s; starting it again in %.0f s", reason, self.pause)
-        if self.failures >= MOST_FAILURES:
+        uptime, has_stored = time.monotonic() - began, len(self._stored()) > stored
+        pause = self.restarts.count(uptime=uptime, has_stored=has_stored)
+        failures = self.restarts.failures
+        note(self.run, "flower restarted", round=self.number, failures=failures)
+        _log.warning("%s; starting it again in %.0f s", reason, pause)
+        if self.restarts.is_hopeless:
             raise FederationError(
-                f"Flower died {self.failures} times: {reason}",
+                f"Flower died {failures} times: {reason}",
                 hint=f"see the end of {self.run.path / 'flower' / 'flower.log'}",
             )
         return False

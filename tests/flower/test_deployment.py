@@ -18,14 +18,15 @@ from fedcondense.errors import FederationError, KeyFileError, QuorumMissed
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import deployed_round, deployment
+from fedcondense.flower import deployed_round, deployment, restarts
 from fedcondense.flower.round_files import Intake, read_intake, read_plan, write_intake
 from fedcondense.server.current_run import CurrentRun, find_run, study_of
 from fedcondense.server.events import events
 from fedcondense.server.intake import receive, stored_digests
 
 SITES = ("site-1", "site-2")
-HASTY = ("LOOK", "ASK_FLOWER", "FIRST_PAUSE", "LONGEST_PAUSE", "GRACE", "LONGEST_TELLING")
+HASTY = ("LOOK", "ASK_FLOWER", "GRACE", "LONGEST_TELLING")
+PAUSES = ("FIRST_PAUSE", "LONGEST_PAUSE")
 
 
 @dataclass
@@ -163,6 +164,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         monkeypatch.setattr(deployment, "check_tls", lambda config: None)
         for name in HASTY:
             monkeypatch.setattr(deployed_round, name, 0.001)
+        for name in PAUSES:
+            monkeypatch.setattr(restarts, name, 0.001)
         return Played(office, flower)
 
     return make
@@ -267,7 +270,24 @@ def test_flower_that_dies_again_and_again_is_given_up(play: Any) -> None:
     with pytest.raises(FederationError, match=r"Flower died 10 times: Flower's SuperLink or"):
         played.serve()
 
-    assert played.flower.lives == deployed_round.MOST_FAILURES
+    assert played.flower.lives == restarts.MOST_FAILURES
+
+
+def test_deaths_far_apart_end_no_study(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarts, "STEADY", 0.0)
+    played = play(*[dies] * 12, all_answer)
+
+    played.serve()
+
+    assert (played.flower.lives, played.concluded) == (13, [SITES])
+
+
+def test_pauses_double_and_begin_anew_after_a_steady_life() -> None:
+    deaths = restarts.Restarts()
+
+    pauses = [deaths.count(uptime=up, has_stored=False) for up in (5.0, 5.0, 5.0, 600.0, 5.0)]
+
+    assert pauses == [2, 4, 8, 2, 4]
 
 
 def test_below_the_quorum_nothing_is_concluded_and_the_missing_are_named(play: Any) -> None:

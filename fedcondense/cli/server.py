@@ -143,7 +143,8 @@ def _revoke(server: Path, site: str) -> None:
 
     found = register_of(_loaded(server)).revoke(site, now=time.time())
     _say(
-        f"{site} is revoked for good. A server that runs refuses it within seconds. Its keys were:"
+        f"{site} is revoked for good. A server that collects refuses it within seconds, one that "
+        "concludes a round when that is done. Its keys were:"
     )
     _show_keys(found)
 

@@ -65,6 +65,20 @@ class Collector(Protocol):
 
 
 @dataclass
+class Due:
+    """Says once in so many seconds that it is time."""
+
+    seconds: float
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> bool:
+        """Whether it is time; if so, the seconds begin anew."""
+        is_due = time.monotonic() - self.last >= self.seconds
+        self.last = time.monotonic() if is_due else self.last
+        return is_due
+
+
+@dataclass
 class DeployedRound:
     """One round of a run, from wherever an earlier process left it."""
 
@@ -76,6 +90,7 @@ class DeployedRound:
     restarts: Restarts = field(default_factory=Restarts)
     told: tuple[int, int] | None = None
     has_worked: bool = False
+    flower_run: int = 0
     admitted: dict[str, EnrolmentRequest] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,16 +110,18 @@ class DeployedRound:
             time.sleep(self.restarts.pause)
 
     def tell_sites(self) -> None:
-        """Tell the sites what the study gave, where it was concluded without Flower."""
+        """Tell the sites what the study gave, where Flower did not live to do so; tried once."""
         self._admit()
         try:
             with SuperLink(self.config, self.run).running() as flower:
                 flower.enrol(self.admitted)
                 flower.open()
-                flower.submit()
+                self.flower_run = flower.submit()
                 self._await_telling(flower)
         except FederationError as error:
             _log.warning("the sites were not told that the study is over: %s", error.message)
+        if not self.run.told(self.number).exists():
+            self._end_telling()
 
     def _is_collected(self) -> bool:
         """Whether an earlier process has collected this round, or its time is over."""
@@ -167,17 +184,15 @@ class DeployedRound:
         flower.open()
         self.has_worked = True
         notify(READY)
-        flower_run = flower.submit()
+        self.flower_run = flower.submit()
         note(self.run, "asking", round=self.number, enrolled=len(self.admitted))
-        looked = time.monotonic()
+        due = Due(ASK_FLOWER)
         while not self._is_over():
             if not flower.is_alive():
                 return "Flower's SuperLink or its superexec has died"
-            if time.monotonic() - looked >= ASK_FLOWER:
-                looked = time.monotonic()
-                if self._admit():
-                    flower.enrol(self.admitted)
-                if flower.has_ended(flower_run) and not self._is_over():
+            if due():
+                self._let_in(flower)
+                if flower.has_ended(self.flower_run) and not self._is_over():
                     return "Flower's run has ended before the round did"
             self._tell()
             time.sleep(LOOK)
@@ -185,12 +200,32 @@ class DeployedRound:
         return None
 
     def _await_telling(self, flower: Collector) -> None:
-        """Wait until all sites that are online have been told; nobody is waited for long."""
+        """Wait until all sites that are online have been told; nobody is waited for long.
+
+        Where Flower ends before it has told them, nothing is written: it can be started again.
+        """
         told, until = self.run.told(self.number), time.monotonic() + LONGEST_TELLING
-        while not told.exists() and flower.is_alive() and time.monotonic() < until:
+        due = Due(ASK_FLOWER)
+        works = self._can_tell(flower)  # at once: who was revoked meanwhile is not to be told
+        while works and not told.exists() and time.monotonic() < until:
             time.sleep(LOOK)
+            works = flower.is_alive() and (not due() or self._can_tell(flower))
+        if works or told.exists():
+            self._end_telling()
+
+    def _can_tell(self, flower: Collector) -> bool:
+        """Whether Flower's processes and its run live, and know who is enrolled now."""
+        try:
+            self._let_in(flower)
+            return flower.is_alive() and not flower.has_ended(self.flower_run)
+        except FederationError:
+            return False
+
+    def _end_telling(self) -> None:
+        """Note who was told; tried is tried: the study is over all the same."""
+        told = self.run.told(self.number)
         if not told.exists():
-            write_told(told, Told((), {}))  # tried is tried: the study is over all the same
+            write_told(told, Told((), {}))
         heard = read_told(told)
         note(self.run, "told", round=self.number, sites=len(heard.sites))
         _log.info("%d of %d sites were told that the study is over", len(heard.sites), self.sites)
@@ -224,6 +259,11 @@ class DeployedRound:
         if self.current.rounds > 1 and not self.current.study.fits_a_request(len(active)):
             _log.warning("the global set of all sites may be too large for a further round")
         return True
+
+    def _let_in(self, flower: Collector) -> None:
+        """Let the nodes of those connect who are enrolled now, and no others."""
+        if self._admit():
+            flower.enrol(self.admitted)
 
     def _tell(self) -> None:
         stored, sites = len(self._stored()), len(self.admitted)

@@ -19,7 +19,15 @@ from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import sha256, write_json
 from fedcondense.flower import deployed_round, deployment, restarts
-from fedcondense.flower.round_files import Intake, read_intake, read_plan, write_intake
+from fedcondense.flower.round_files import (
+    Intake,
+    Told,
+    read_intake,
+    read_plan,
+    read_told,
+    write_intake,
+    write_told,
+)
 from fedcondense.server.current_run import CurrentRun, find_run, study_of
 from fedcondense.server.events import events
 from fedcondense.server.intake import receive, stored_digests
@@ -128,6 +136,7 @@ class Played:
     flower: StandIn
     concluded: list[tuple[str, ...]] = field(default_factory=list)
     finished: int = 0
+    meanwhile: Callable[[], object] = field(default=lambda: None)  # while a round is concluded
 
     def serve(self) -> CurrentRun:
         return deployment.serve(self.office.config, conclude=self._conclude, finish=self._finish)
@@ -135,6 +144,7 @@ class Played:
     def _conclude(self, current: CurrentRun, number: int) -> None:
         assert current.opening_key()
         self.concluded.append(tuple(stored_digests(current.run, number)))
+        self.meanwhile()
         write_json(current.run.done(number), {})
 
     def _finish(self, current: CurrentRun) -> None:
@@ -432,3 +442,32 @@ def test_a_study_whose_sites_cannot_be_told_is_finished_all_the_same(play: Any) 
     played.serve()
 
     assert played.finished == 1
+
+
+@pytest.mark.parametrize("end", ["alive", "ended"])
+def test_sites_are_told_by_another_flower_where_the_first_ends_during_the_conclusion(
+    play: Any, end: str
+) -> None:
+    def tells(flower: StandIn) -> None:
+        write_told(flower.current.run.told(1), Told(SITES, {}))
+
+    played = play(all_answer, tells)
+    played.meanwhile = lambda: setattr(played.flower, end, end == "ended")
+
+    current = played.serve()
+
+    assert played.flower.lives == 2
+    assert read_told(current.run.told(1)).sites == SITES
+    assert (len(played.concluded), played.told().count("told")) == (1, 1)
+
+
+def test_who_is_revoked_during_the_conclusion_is_not_told(play: Any) -> None:
+    played = play(all_answer)
+    register = played.office.register
+    played.meanwhile = lambda: register.revoke("site-2", now=time.time())
+
+    current = played.serve()
+
+    assert played.flower.enrolled[-1] == ["site-1"]
+    assert list(current.run.enrolled) == ["site-1"]
+    assert played.flower.lives == 1

@@ -33,7 +33,7 @@ from fedcondense.progress import Step, Watch
 from fedcondense.server.current_run import CurrentRun, demand_key, renew_deadline
 from fedcondense.server.enrolment import Register, admit
 from fedcondense.server.events import note
-from fedcondense.server.intake import stored_digests
+from fedcondense.server.intake import rejected_sites, stored_digests
 
 LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
@@ -124,9 +124,12 @@ class DeployedRound:
             self._end_telling()
 
     def _is_collected(self) -> bool:
-        """Whether an earlier process has collected this round, or its time is over."""
-        stored, quorum = self._stored(), self.current.study.quorum
-        if len(stored) < quorum:
+        """Whether an earlier process has collected this round, or its time is over.
+
+        What was refused when it was opened counts for nothing: the others are asked again.
+        """
+        stored = self._stored().keys() - rejected_sites(self.run, self.number)
+        if len(stored) < self.current.study.quorum:
             return False
         return self.run.intake(self.number).exists() or time.time() >= self._deadline
 

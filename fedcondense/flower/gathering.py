@@ -42,7 +42,7 @@ from fedcondense.flower.round_files import (
     read_nodes,
     write_progress,
 )
-from fedcondense.server.intake import receive, stored_digests
+from fedcondense.server.intake import receive, rejected_sites, stored_digests
 from fedcondense.server.run_directory import RunDirectory
 
 PAUSE = 1.0  # seconds between two looks
@@ -102,6 +102,7 @@ class Gathering:
         self._ask = ask_of_round(self.run, self.plan.round)
         self._marks = Marks(marks_path(self.run.round(self.plan.round)))
         self._marks.first("began")
+        self._rejected = rejected_sites(self.run, self.plan.round)
         self._told: Progress | None = None
         self._asking = False
 
@@ -137,7 +138,7 @@ class Gathering:
 
     def _turn_to_sites(self) -> None:
         """Greet who is new; ask who is ready, once there are enough of them."""
-        ready = sum(c.stage in (Stage.READY, Stage.ASKED, Stage.STORED) for c in self._all())
+        ready = sum(c.stage in (Stage.READY, Stage.ASKED, Stage.STORED) for c in self._countable())
         joining = self.plan.joining or 0.0
         self._asking = self._asking or ready >= self._quorum or time.time() >= joining
         for site, contact in self._idle():
@@ -149,8 +150,9 @@ class Gathering:
                 contact.stage, contact.was_asked = Stage.ASKED, True
                 self._marks.first("first_push")
 
-    def _all(self) -> list[Contact]:
-        return list(self.contacts.values())
+    def _countable(self) -> list[Contact]:
+        """All whose contribution stands or may come, and was not refused when it was opened."""
+        return [of for site, of in self.contacts.items() if site not in self._rejected]
 
     def _idle(self) -> Iterator[tuple[str, Contact]]:
         """Sites that are online and whose turn it is."""

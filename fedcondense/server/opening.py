@@ -67,19 +67,20 @@ def _demand_quorum(found: int, quorum: int, kind: str) -> None:
     if found < quorum:
         raise QuorumMissed(
             f"{found} {kind} contributions, the study's quorum is {quorum}",
-            hint="wait for more sites, or begin a run with a later deadline",
+            hint="the same command asks the others again; verdicts.json says why one was refused",
         )
 
 
 def _is_verified(path: Path, expected: Expectation, verdicts: Verdicts) -> bool:
     site = path.stem if SITE_NAME.fullmatch(path.stem) else "?"
+    sealed: dict[str, Any] = {}
     try:
         blob = _read_bounded(path)
+        sealed = {"sealed_sha256": sha256(blob), "sealed_bytes": len(blob)}
         demand(verify(blob, expected).site == path.stem, Reason.SITE)
     except ContributionRejected as rejected:
-        verdicts[site] = {"verdict": "rejected", "reason": rejected.reason}
+        verdicts[site] = {"verdict": "rejected", "reason": rejected.reason, **sealed}
         return False
-    sealed = {"sealed_sha256": sha256(blob), "sealed_bytes": len(blob)}
     verdicts[site] = {"verdict": "verified", **sealed}
     return True
 

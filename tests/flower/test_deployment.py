@@ -31,6 +31,7 @@ from fedcondense.flower.round_files import (
 from fedcondense.server.current_run import CurrentRun, find_run, study_of
 from fedcondense.server.events import events
 from fedcondense.server.intake import receive, stored_digests
+from fedcondense.server.opening import open_round
 
 SITES = ("site-1", "site-2")
 HASTY = ("LOOK", "ASK_FLOWER", "GRACE", "LONGEST_TELLING")
@@ -85,12 +86,13 @@ class StandIn:
     def has_ended(self, run: int) -> bool:
         return self.ended
 
-    def contribute(self, *sites: str) -> None:
-        """Store what sites sealed, as the ServerApp does."""
+    def contribute(self, *sites: str, seed: int | None = None) -> None:
+        """Store what sites sealed, as the ServerApp does; sets of one seed are equal."""
         current, number = self.current, self.number
         request = Request(current.run.description(), number)
         for site in sorted(set(sites) - set(stored_digests(current.run, number))):
-            payload = payload_of(current.study, seed=SITES.index(site))
+            own = sorted(self.applicants).index(site)
+            payload = payload_of(current.study, seed=own if seed is None else seed)
             released = decided(payload, current.study, round=number)
             blob = seal(released, request, site, current.study, self.applicants[site].signing)
             receive(current.run, blob, number, sender=site)
@@ -161,12 +163,14 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
     """A server of two sites and quorum 2, whose Flower lives as it is told."""
 
     def make(
-        *acts: Callable[[StandIn], None], deadline: str = "72 h", rounds: int = 1, quorum: int = 2
+        *acts: Callable[[StandIn], None],
+        deadline: str = "72 h",
+        sites: tuple[str, ...] = SITES,
+        **changes: Any,
     ) -> Played:
         times = {"deadline": deadline, "joining": "1 s"}
-        study = small_study(quorum=quorum, rounds=rounds)
-        office = make_office(tmp_path, study=study, time=times)
-        applicants = {name: Applicant(name) for name in SITES}
+        office = make_office(tmp_path, study=small_study(**changes), time=times)
+        applicants = {name: Applicant(name) for name in sites}
         for applicant in applicants.values():
             office.register.enroll(applicant.write(tmp_path / "mail"), now=time.time())
         flower = StandIn(office, applicants, list(acts))
@@ -309,6 +313,31 @@ def test_below_the_quorum_nothing_is_concluded_and_the_missing_are_named(play: A
     assert missed.value.message.endswith(": site-2 FC502")
     assert played.concluded == []
     assert played.flower.current.key_path.exists()
+
+
+def test_a_contribution_refused_at_its_opening_leaves_the_quorum_to_the_others(play: Any) -> None:
+    def two_equal_sets(flower: StandIn) -> None:
+        flower.contribute("site-1", "site-2", seed=0)
+        flower.finish()
+
+    def another(flower: StandIn) -> None:
+        flower.contribute("site-3")
+        flower.finish()
+
+    def open_all() -> None:
+        current = played.flower.current
+        open_round(current.run, 1, current.opening_key())
+
+    played = play(two_equal_sets, another, sites=(*SITES, "site-3"))
+    played.meanwhile = open_all
+    with pytest.raises(QuorumMissed, match="1 valid contributions"):
+        played.serve()
+
+    current = played.serve()
+
+    assert played.flower.lives == 2
+    assert played.concluded == [SITES, (*SITES, "site-3")]
+    assert current.is_finished
 
 
 def test_the_same_command_gives_a_missed_quorum_more_time(play: Any) -> None:

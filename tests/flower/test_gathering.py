@@ -27,6 +27,7 @@ from fedcondense.flower.round_files import (
     read_progress,
     write_nodes,
 )
+from fedcondense.server.intake import receive
 from fedcondense.server.run_directory import RunDirectory
 
 ALL = ("site-1", "site-2", "site-3")
@@ -109,6 +110,30 @@ def test_nobody_is_asked_before_a_quorum_is_ready(grid: DeployedGrid) -> None:
 
     assert before == [[]]
     assert grid.asked() == ["site-1", "site-2", "site-3"]
+    assert sorted(intake.stored) == list(ALL)
+
+
+def test_a_contribution_refused_at_its_opening_is_none_of_a_quorum_and_not_asked_for_again(
+    grid: DeployedGrid, clock: Clock
+) -> None:
+    describe(grid, quorum=2)
+    run, began = grid.repetition.run, clock.now
+    receive(run, grid.repetition.sealed("site-1"), 1, sender="site-1")
+    verdict = {"verdict": "rejected", "reason": "duplicate"}
+    write_json(run.verdicts(1), {"round": 1, "sites": {"site-1": verdict}})
+    grid.online = {"site-1", "site-2"}
+    before: list[list[str]] = []
+
+    def arrive(look: int) -> None:
+        if clock.now > began + 20 and not before:
+            before.append(grid.asked())
+            grid.online.add("site-3")
+
+    grid.on_look = arrive
+    intake = gather(grid, joining=300)
+
+    assert before == [[]]
+    assert grid.asked() == ["site-2", "site-3"]
     assert sorted(intake.stored) == list(ALL)
 
 

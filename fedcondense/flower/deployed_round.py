@@ -33,7 +33,7 @@ from fedcondense.progress import Step, Watch
 from fedcondense.server.current_run import CurrentRun, demand_key, renew_deadline
 from fedcondense.server.enrolment import Register, admit
 from fedcondense.server.events import note
-from fedcondense.server.intake import rejected_sites, stored_digests
+from fedcondense.server.intake import rejected_sites, stored_digests, stored_sites
 
 LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
@@ -128,7 +128,7 @@ class DeployedRound:
 
         What was refused when it was opened counts for nothing: the others are asked again.
         """
-        stored = self._stored().keys() - rejected_sites(self.run, self.number)
+        stored = set(self._stored()) - rejected_sites(self.run, self.number)
         if len(stored) < self.current.study.quorum:
             return False
         return self.run.intake(self.number).exists() or time.time() >= self._deadline
@@ -245,8 +245,8 @@ class DeployedRound:
     def _deadline(self) -> float:
         return float(self.run.description().deadline)
 
-    def _stored(self) -> dict[str, str]:
-        return stored_digests(self.run, self.number)
+    def _stored(self) -> list[str]:
+        return stored_sites(self.run, self.number)
 
     def _admit(self) -> bool:
         """Make the allow-list that of `enrolled/` less the revoked; whether it has changed."""
@@ -304,7 +304,7 @@ class DeployedRound:
         """What the ServerApp wrote, or what stands here where it could not."""
         path = self.run.intake(self.number)
         if not path.exists():
-            stored = self._stored()
+            stored = stored_digests(self.run, self.number)
             missing = {s: FederationError.code for s in self.admitted if s not in stored}
             write_intake(path, Intake(self.number, stored, {}, {}, missing))
         return read_intake(path)

@@ -42,7 +42,7 @@ from fedcondense.flower.round_files import (
     read_nodes,
     write_progress,
 )
-from fedcondense.server.intake import receive, rejected_sites, stored_digests
+from fedcondense.server.intake import receive, rejected_sites, stored_digests, stored_sites
 from fedcondense.server.run_directory import RunDirectory
 
 PAUSE = 1.0  # seconds between two looks
@@ -129,7 +129,7 @@ class Gathering:
 
     def _look(self) -> None:
         """Who is enrolled, connected, and has a contribution here; all of it may have changed."""
-        enrolled, stored = self.run.enrolled, stored_digests(self.run, self.plan.round)
+        enrolled, stored = self.run.enrolled, stored_sites(self.run, self.plan.round)
         self.contacts = {site: self.contacts.get(site, Contact()) for site in enrolled}
         self.nodes = self.present()
         self.online = set(self.grid.get_node_ids())

@@ -16,7 +16,7 @@ from fedcondense.flower.health import is_serving
 from fedcondense.flower.round_files import Progress, Stage, read_intake, read_progress
 from fedcondense.server.current_run import CurrentRun, find_run, is_locked, study_of
 from fedcondense.server.enrolment import Register, Standing
-from fedcondense.server.intake import stored_digests
+from fedcondense.server.intake import stored_sites
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _run(current: CurrentRun) -> RunStatus:
         round=current.open_round,
         rounds=current.rounds,
         quorum=description.quorum,
-        stored=len(stored_digests(run, newest)),
+        stored=len(stored_sites(run, newest)),
         deadline=datetime.fromtimestamp(description.deadline, UTC),
         finished=current.is_finished,
         bytes=sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()),
@@ -138,5 +138,5 @@ def _progress(current: CurrentRun) -> Progress:
         for stage, given in ((Stage.REFUSED, intake.refused), (Stage.FAILED, intake.failed)):
             stages |= dict.fromkeys(given, stage)
             codes |= given
-    stages |= dict.fromkeys(stored_digests(run, number), Stage.STORED)
+    stages |= dict.fromkeys(stored_sites(run, number), Stage.STORED)
     return Progress(stages, codes, told.online)

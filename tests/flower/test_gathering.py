@@ -27,6 +27,7 @@ from fedcondense.flower.round_files import (
     read_progress,
     write_nodes,
 )
+from fedcondense.server import intake as intake_of_server
 from fedcondense.server.intake import receive
 from fedcondense.server.run_directory import RunDirectory
 
@@ -295,6 +296,21 @@ def test_a_contribution_that_stands_is_not_asked_for_again(grid: DeployedGrid) -
     assert grid.pushed == []
     assert second.stored == first.stored
     assert second.asked == ()
+
+
+def test_what_is_stored_is_not_read_again_while_others_are_waited_for(
+    two: DeployedGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        intake_of_server, "sha256", lambda data: read.append("stored") or sha256(data)
+    )
+    two.says("site-2", CONTRIBUTE, never)
+
+    gather(two)
+
+    assert two.looks > 100
+    assert len(read) == 2  # when it came in, and for the intake
 
 
 def test_a_site_enrolled_in_the_middle_of_a_round_is_asked_too(grid: DeployedGrid) -> None:

@@ -259,8 +259,8 @@ class DeployedRound:
         _log.info("%d sites are enrolled", len(active))
         if len(active) < self.current.study.quorum:
             _log.warning("the quorum is %d: enroll more sites", self.current.study.quorum)
-        if self.current.rounds > 1 and not self.current.study.fits_a_request(len(active)):
-            _log.warning("the global set of all sites may be too large for a further round")
+        if not self.current.study.fits_a_request(len(active)):
+            _log.warning("the global set of all sites may be too large to be sent to them")
         return True
 
     def _let_in(self, flower: Collector) -> None:

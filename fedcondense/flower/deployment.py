@@ -20,10 +20,12 @@ from fedcondense.progress import Watch, silent
 from fedcondense.server.current_run import (
     CurrentRun,
     begin_run,
+    demand_room,
     find_run,
     locked,
     study_of,
 )
+from fedcondense.server.enrolment import Register
 from fedcondense.server.events import note
 
 _log = logging.getLogger(__name__)
@@ -92,6 +94,9 @@ def check_tls(config: ServerConfig) -> datetime:
 def _found_or_begun(config: ServerConfig) -> CurrentRun:
     study = study_of(config)
     current = find_run(config, study)
+    if current is None or current.has_rounds_to_come:
+        sites = Register(config.enrolled, config.revoked).active(now=time.time())
+        demand_room(study, len(sites))
     if current is None:
         current = begin_run(config, study, now=time.time())
         note(current.run, "begun")

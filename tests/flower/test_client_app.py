@@ -197,6 +197,30 @@ def test_the_result_of_the_last_round_is_kept_and_acknowledged(
 
 
 @pytest.mark.usefixtures("at_two")
+def test_a_result_whose_set_was_too_large_to_be_sent_ends_the_study_too(
+    two_rounds: Repetition,
+) -> None:
+    given = given_of(two_rounds, 2)
+    send_ask(RESULT, given)
+
+    reply = send_ask(RESULT, replace(given, data=b""))
+
+    assert reply == Reply(Outcome.READY, signing_key=key_of(two_rounds))
+    kept = two_rounds.site("site-1") / f"runs/{two_rounds.study.digest}/round-002/global"
+    assert [path.name for path in kept.iterdir()] == ["result.json"]
+
+
+@pytest.mark.usefixtures("at_two")
+def test_a_result_without_its_set_is_verified_all_the_same(two_rounds: Repetition) -> None:
+    stranger = given_of(replace(two_rounds, operator=SigningKey.generate()), 2)
+    given = given_of(two_rounds, 2)
+
+    reply = send_ask(RESULT, replace(given, result=stranger.result, data=b""))
+
+    assert reply.code == "FC404"
+
+
+@pytest.mark.usefixtures("at_two")
 def test_no_result_but_that_of_the_last_round_ends_a_study(two_rounds: Repetition) -> None:
     assert send_ask(RESULT, given_of(two_rounds, 1)).code == "FC404"
 

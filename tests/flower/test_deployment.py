@@ -14,7 +14,7 @@ from enrolment_kit import Applicant
 from server_kit import Office, make_office
 from wire_kit import decided, payload_of, small_study
 
-from fedcondense.errors import FederationError, KeyFileError, QuorumMissed
+from fedcondense.errors import FederationError, KeyFileError, QuorumMissed, SettingsError
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import sha256, write_json
@@ -500,3 +500,15 @@ def test_who_is_revoked_during_the_conclusion_is_not_told(play: Any) -> None:
     assert played.flower.enrolled[-1] == ["site-1"]
     assert list(current.run.enrolled) == ["site-1"]
     assert played.flower.lives == 1
+
+
+def test_a_study_whose_further_rounds_cannot_be_sent_is_not_begun(play: Any) -> None:
+    large = {"images_per_class": 200, "image": {"size": 224}, "distill": {"method": "dm"}}
+    sites = tuple(f"site-{number}" for number in range(4))
+    played = play(all_answer, sites=sites, rounds=2, **large)
+
+    with pytest.raises(SettingsError, match="the global set of 4 sites is above the 64 MB"):
+        played.serve()
+
+    assert played.flower.lives == 0
+    assert not list(played.office.config.runs.glob("*Z"))

@@ -20,7 +20,7 @@ from fedcondense.exchange.round_result import SCORES
 from fedcondense.exchange.sealing import Opened
 from fedcondense.exchange.shared_set import SharedSet
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import server_app, telling
+from fedcondense.flower import asking, server_app, telling
 from fedcondense.flower.asking import result_of_round
 from fedcondense.flower.messages import (
     CONTRIBUTE,
@@ -383,6 +383,18 @@ def test_a_site_that_does_not_take_the_result_is_named_and_holds_up_nobody(
     told = telling.Telling(grid, result_of_round(repetition.run, 1), lambda: nodes).tell()
 
     assert told == Told(("site-1", "site-3"), {"site-2": code})
+
+
+def test_a_set_that_no_site_takes_in_is_not_sent_but_its_result_is(
+    repetition: Repetition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = conclude(repetition)
+    monkeypatch.setattr(asking, "LARGEST_GLOBAL_SET", len(shared.data) - 1)
+
+    told = result_of_round(repetition.run, 1)
+
+    assert told.data == b""
+    assert told.result == repetition.run.result(1).read_bytes()
 
 
 def test_a_site_that_is_away_is_not_waited_for_long(

@@ -21,6 +21,7 @@ from fedcondense.flower.round_files import (
     Intake,
     Plan,
     Told,
+    longest_telling,
     read_intake,
     read_progress,
     read_told,
@@ -38,7 +39,6 @@ from fedcondense.server.intake import rejected_sites, stored_digests, stored_sit
 LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
 GRACE = 30.0  # seconds beyond the deadline for the ServerApp to write its intake
-LONGEST_TELLING = 150.0  # seconds in which sites are told what the study gave
 _log = logging.getLogger(__name__)
 
 Conclude = Callable[[CurrentRun, int], None]
@@ -207,7 +207,11 @@ class DeployedRound:
 
         Where Flower ends before it has told them, nothing is written: it can be started again.
         """
-        told, until = self.run.told(self.number), time.monotonic() + LONGEST_TELLING
+        told, longest = (
+            self.run.told(self.number),
+            longest_telling(self.run, self.number, self.sites),
+        )
+        until = time.monotonic() + longest
         due = Due(ASK_FLOWER)
         works = self._can_tell(flower)  # at once: who was revoked meanwhile is not to be told
         while works and not told.exists() and time.monotonic() < until:

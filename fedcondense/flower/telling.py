@@ -16,10 +16,9 @@ from flwr.serverapp import Grid
 
 from fedcondense.errors import ContributionRejected, FederationError
 from fedcondense.flower.messages import RESULT, Ask, Outcome, read_reply, to_request
-from fedcondense.flower.round_files import Codes, Told
+from fedcondense.flower.round_files import Codes, Told, seconds_to_tell
 
 PAUSE = 1.0  # seconds between two looks
-LONGEST_TELLING = 90.0  # seconds
 MOST_TRIES = 2  # of one site
 AT_ONCE = 8  # sites: each is sent the whole global set
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Telling:
 
     def tell(self) -> Told:
         """Tell everybody who can be told; who was, and which codes others gave."""
-        until = time.monotonic() + LONGEST_TELLING
+        until = time.monotonic() + seconds_to_tell(len(self.nodes()), len(self.ask.data))
         while time.monotonic() < until and not self._is_over():
             self._push(until - time.monotonic())
             time.sleep(PAUSE)

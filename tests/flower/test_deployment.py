@@ -34,7 +34,7 @@ from fedcondense.server.intake import receive, stored_digests
 from fedcondense.server.opening import open_round
 
 SITES = ("site-1", "site-2")
-HASTY = ("LOOK", "ASK_FLOWER", "GRACE", "LONGEST_TELLING")
+HASTY = ("LOOK", "ASK_FLOWER", "GRACE")
 PAUSES = ("FIRST_PAUSE", "LONGEST_PAUSE")
 
 
@@ -178,6 +178,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         monkeypatch.setattr(deployment, "check_tls", lambda config: None)
         for name in HASTY:
             monkeypatch.setattr(deployed_round, name, 0.001)
+        monkeypatch.setattr(deployed_round, "longest_telling", lambda run, round, sites: 0.001)
         for name in PAUSES:
             monkeypatch.setattr(restarts, name, 0.001)
         return Played(office, flower)

@@ -36,10 +36,12 @@ from fedcondense.flower.round_files import (
     Intake,
     Plan,
     Told,
+    longest_telling,
     marks_path,
     read_intake,
     read_marks,
     read_told,
+    seconds_to_tell,
     write_intake,
     write_plan,
 )
@@ -400,13 +402,26 @@ def test_a_set_that_no_site_takes_in_is_not_sent_but_its_result_is(
 def test_a_site_that_is_away_is_not_waited_for_long(
     grid: ScriptedGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "LONGEST_TELLING", 0.3)
+    monkeypatch.setattr(telling, "seconds_to_tell", lambda sites, size: 0.3)
     conclude(grid.repetition)
     nodes = {"site-1": 1, "site-9": 9}
 
     told = telling.Telling(grid, result_of_round(grid.repetition.run, 1), lambda: nodes).tell()
 
     assert told == Told(("site-1",), {})
+
+
+def test_sites_are_told_for_longer_the_more_there_is_to_send() -> None:
+    assert seconds_to_tell(3, 1_000) == pytest.approx(90, abs=0.1)
+    assert seconds_to_tell(20, 60_000_000) == 90 + 20 * 60
+
+
+def test_a_parent_waits_longer_than_the_sites_are_told(repetition: Repetition) -> None:
+    size = len(conclude(repetition).data)
+
+    longest = longest_telling(repetition.run, 1, 3)
+
+    assert longest > seconds_to_tell(3, size) + 30
 
 
 def conclude(repetition: Repetition) -> SharedSet:

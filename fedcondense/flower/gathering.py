@@ -172,15 +172,18 @@ class Gathering:
     def _take_replies(self) -> None:
         waiting = {contact.message: site for site, contact in self.contacts.items()}
         waiting.pop("", None)
-        for message in self.grid.pull_messages(list(waiting)) if waiting else ():
-            site = waiting.get(message.metadata.reply_to_message_id)
-            if site is not None:
-                contact = self.contacts[site]
-                contact.message = ""
-                if contact.kind == HELLO:
-                    self._take_hello(site, contact, message)
-                else:
-                    self._take_contribution(site, contact, message)
+        for number, site in waiting.items():
+            # one at a time: each may hold 64 MiB, and all sites together are not held at once
+            for message in self.grid.pull_messages([number]):
+                if message.metadata.reply_to_message_id == number:
+                    self._take(site, self.contacts[site], message)
+
+    def _take(self, site: str, contact: Contact, message: Message) -> None:
+        contact.message = ""
+        if contact.kind == HELLO:
+            self._take_hello(site, contact, message)
+        else:
+            self._take_contribution(site, contact, message)
 
     def _take_hello(self, site: str, contact: Contact, message: Message) -> None:
         reply = None if message.has_error() else self._reply(site, message)

@@ -313,6 +313,13 @@ def test_what_is_stored_is_not_read_again_while_others_are_waited_for(
     assert len(read) == 2  # when it came in, and for the intake
 
 
+def test_replies_are_taken_one_at_a_time_for_each_may_be_large(grid: DeployedGrid) -> None:
+    gather(grid)
+
+    assert grid.pulled
+    assert max(len(numbers) for numbers in grid.pulled) == 1
+
+
 def test_a_site_enrolled_in_the_middle_of_a_round_is_asked_too(grid: DeployedGrid) -> None:
     nodes = dict(grid.nodes)
     del nodes["site-3"]

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from fedcondense.config.server import ServerConfig
 from fedcondense.exchange.certificates import RENEW_WITHIN, ServerTls, check_server_tls
+from fedcondense.files.storage import remove_unfinished
 from fedcondense.flower.deployed_round import Conclude, DeployedRound
 from fedcondense.flower.notify import READY, STOPPING, notify
 from fedcondense.progress import Watch, silent
@@ -55,6 +56,7 @@ def serve(
     check_tls(config)
     with locked(config), _stopping():
         current = _found_or_begun(config)
+        remove_unfinished(current.run.path)
         while (number := current.open_round) is not None:
             DeployedRound(config, current, number, conclude, watch).play()
         notify(READY)  # for a service that finds nothing left to do

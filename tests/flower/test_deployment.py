@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -354,6 +355,22 @@ def test_the_same_command_gives_a_missed_quorum_more_time(play: Any) -> None:
     assert second.deadline > first.deadline
     assert (second.run, second.recipient) == (first.run, first.recipient)
     assert played.concluded == [SITES]
+
+
+def test_what_a_killed_server_left_half_written_is_gone_with_the_next(play: Any) -> None:
+    def killed(flower: StandIn) -> None:
+        raise KeyboardInterrupt
+
+    played = play(killed, all_answer)
+    with pytest.raises(KeyboardInterrupt):
+        played.serve()
+    left = played.flower.current.run.path / ".events.jsonl.0123456789ab.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+
+    played.serve()
+
+    assert not left.exists()
 
 
 def test_a_round_that_was_collected_before_a_death_is_concluded_without_flower(play: Any) -> None:

@@ -26,10 +26,10 @@ from fedcondense.exchange.keys import SigningKey, fingerprint_digits
 from fedcondense.exchange.round_result import Expected, Given, read_given, read_result
 from fedcondense.exchange.run_description import Request, verify_description
 from fedcondense.flower.home import Home, home_of, keep_trace
-from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_reply
+from fedcondense.flower.messages import RESULT, Ask, Outcome, Reply, read_request, to_reply
 from fedcondense.site.journal import Journal
 from fedcondense.site.last_request import LastRequest, note_request
-from fedcondense.site.limits import check_message, check_study, count_request
+from fedcondense.site.limits import check_deadline, check_message, check_study, count_request
 
 app = ClientApp()
 
@@ -119,6 +119,15 @@ class Visit:
         """The type of the message."""
         return self.message.metadata.message_type
 
+    def check_deadline(self, request: Request) -> None:
+        """Refuse at a hospital to contribute to a run that is over; its result may come later.
+
+        Raises:
+            DescriptionRejected: it is.
+        """
+        if self.home is not None and self.home.deployed and self.kind != RESULT:
+            check_deadline(request.description.deadline, time.time())
+
     def note(self, reply: Reply) -> None:
         """Keep at a hospital what was asked and answered."""
         if self.site is None or self.home is None or not self.home.deployed:
@@ -177,6 +186,7 @@ def _answer(
         visit.signing_key = fingerprint_digits(SigningKey.load(site.signing_key).fingerprint)
         place = Place(site, load_study(site.study), visit.home.mode)
         request = place.verify(visit.ask)
+        visit.check_deadline(request)
         check_study(site.limits, place.study, request.round)
         reply = act(place, request, visit.ask)
     except Exception as error:  # noqa: BLE001  (Flower sends the text of what passes here)

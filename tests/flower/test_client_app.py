@@ -379,6 +379,21 @@ def test_the_module_holds_no_state_for_sites_share_processes() -> None:
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
 
 
+def test_an_error_log_has_an_end(
+    repetition: Repetition, at_site: Callable[[Contribute], None]
+) -> None:
+    at_site(raising(ValueError("newest")))
+    log = repetition.site("site-1") / "errors.log"
+    for _ in range(2):
+        log.write_bytes(bytes(2**20 + 1))
+        send(CONTRIBUTE, repetition)
+
+    assert log.stat().st_size < 100_000
+    assert "ValueError: newest" in log.read_text()
+    kept = sorted(path.name for path in log.parent.glob("errors*"))
+    assert kept == ["errors.log", "errors.old.log"]
+
+
 def test_an_error_log_grows_and_keeps_what_stood_there(
     repetition: Repetition, at_site: Callable[[Contribute], None]
 ) -> None:

@@ -130,11 +130,17 @@ class Gathering:
     def _look(self) -> None:
         """Who is enrolled, connected, and has a contribution here; all of it may have changed."""
         enrolled, stored = self.run.enrolled, stored_sites(self.run, self.plan.round)
-        self.contacts = {site: self.contacts.get(site, Contact()) for site in enrolled}
+        self.contacts = {site: self._contact(site, stored) for site in enrolled}
         self.nodes = self.present()
         self.online = set(self.grid.get_node_ids())
         for site in stored:
             self.contacts[site].settle(Stage.STORED)
+
+    def _contact(self, site: str, stored: list[str]) -> Contact:
+        """That so far; a new one where a contribution was put aside: the site has other keys."""
+        contact = self.contacts.get(site, Contact())
+        is_aside = contact.stage is Stage.STORED and site not in stored
+        return Contact() if is_aside else contact
 
     def _turn_to_sites(self) -> None:
         """Greet who is new; ask who is ready, once there are enough of them."""

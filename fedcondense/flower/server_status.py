@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -107,8 +109,18 @@ def _run(current: CurrentRun) -> RunStatus:
         stored=len(stored_sites(run, newest)),
         deadline=datetime.fromtimestamp(description.deadline, UTC),
         finished=current.is_finished,
-        bytes=sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()),
+        bytes=_bytes_in(run.path),
     )
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files below; one that vanishes meanwhile was a temporary one."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(parent, name).lstat().st_size
+    return size
 
 
 def _sites(

@@ -350,6 +350,22 @@ def test_a_site_revoked_in_the_middle_of_a_round_is_nobody(grid: DeployedGrid) -
     assert "site-3" not in {**intake.refused, **intake.failed, **intake.missing}
 
 
+def test_a_site_that_comes_back_with_other_keys_is_asked_anew(grid: DeployedGrid) -> None:
+    run = grid.repetition.run
+
+    def come_back(look: int) -> None:
+        if look == 5:
+            run.sealed(1, "site-1").unlink()
+
+    grid.says("site-3", CONTRIBUTE, losing(GONE), grid._well("site-3"))
+    grid.on_look = come_back
+
+    intake = gather(grid)
+
+    assert grid.asked().count("site-1") == 2
+    assert sorted(intake.stored) == list(ALL)
+
+
 @pytest.mark.parametrize("blob", [b"PK\x03\x04", b"FEDCOND1"])
 def test_bytes_that_are_no_contribution_fail_the_site_alone(
     grid: DeployedGrid, blob: bytes

@@ -322,6 +322,20 @@ def test_a_concluded_round_is_not_collected_again_only_told(grid: ScriptedGrid) 
     assert run.told(1).exists()
 
 
+def test_a_round_that_is_being_concluded_is_not_collected_again(
+    grid: ScriptedGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = grid.repetition.run
+    write_plan(run.request(1), Plan(1, ("site-1",), 1))
+    write_intake(run.intake(1), Intake(1, {}, {}, {}, {}))
+    monkeypatch.setattr(server_app, "wait_for", lambda *_: conclude(grid.repetition) is not None)
+
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), {"run-directory": str(run.path)}))
+
+    assert grid.asked == []
+    assert run.told(1).exists()
+
+
 def test_from_the_second_round_on_a_request_carries_what_the_one_before_gave(
     tmp_path: Path,
 ) -> None:

@@ -401,6 +401,23 @@ def test_a_site_that_does_not_take_the_result_is_named_and_holds_up_nobody(
     assert told == Told(("site-1", "site-3"), {"site-2": code})
 
 
+def test_a_site_that_takes_in_less_than_the_set_is_told_the_scores_alone(
+    grid: ScriptedGrid,
+) -> None:
+    def takes_little(message: Message) -> Message:
+        outcome = Outcome.FAILED if "global" in message.content else Outcome.READY
+        return to_reply(Reply(outcome, "FC409" if outcome is Outcome.FAILED else ""), message)
+
+    repetition = grid.repetition
+    conclude(repetition)
+    grid.says("site-2", RESULT, takes_little)
+    nodes = dict(zip(repetition.names, (1, 2, 3), strict=True))
+
+    told = telling.Telling(grid, result_of_round(repetition.run, 1), lambda: nodes).tell()
+
+    assert told == Told(("site-1", "site-2", "site-3"), {})
+
+
 def test_a_set_that_no_site_takes_in_is_not_sent_but_its_result_is(
     repetition: Repetition, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,11 +246,11 @@ def _approve(site: SiteConfig, study: Study, round: int) -> None:
 
 def _budget(site: SiteConfig, study: Study) -> None:
     from fedcondense.cli.budget import show_budget
-    from fedcondense.privacy.ledger import PrivacyLedger
     from fedcondense.site.plan import access_of, planned_mechanisms, rounds_to_come
+    from fedcondense.site.receipts import trusted_ledger
     from fedcondense.site.state import RoundState
 
-    ledger = PrivacyLedger.open(site.ledger_folder, site.population, site.ledger)
+    ledger = trusted_ledger(site)
     rounds = max(1, rounds_to_come(study, ledger.rows()))  # none to come: another set of it
     plan = planned_mechanisms(site, study) * rounds
     state = RoundState(site.state, study.digest, FIRST_ROUND)

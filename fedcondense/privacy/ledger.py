@@ -92,11 +92,12 @@ class PrivacyLedger:
             BudgetExhausted: all rows with these would cost more than the budget, or are not
                 bounded by anything; nothing was written.
             SettingsError: the site has no budget for differential privacy.
-            LedgerError: the ledger was lost, altered or set back.
+            LedgerError: the ledger was lost, altered or set back, or does not hold `before`.
         """
         entries = _entries(planned, access)
         with self._file.lock():
             chain = self._file.load()
+            _demand(chain, before)
             price = self._quote(chain, entries, access.delta, before)
             if price.refusal is not None:
                 raise price.refusal
@@ -110,6 +111,7 @@ class PrivacyLedger:
             mode=access.mode,
             unit=entries[0].unit,
             before=tuple(before),
+            population=chain.population,
         )
 
     def finish(self, paid: Paid) -> None:
@@ -120,11 +122,7 @@ class PrivacyLedger:
         """
         with self._file.lock():
             chain = self._file.load()
-            if not {row.digest for row in paid.rows}.issubset(chain.heads):
-                raise LedgerError(
-                    "the ledger does not hold the rows of a receipt: it was set back",
-                    hint="restore both files of the ledger as they were last",
-                )
+            _demand(chain, paid.rows)
             seqs = tuple(row.seq for row in paid.rows)
             if not any(row.settles == seqs for row in chain.rows):
                 first = paid.rows[0]
@@ -154,13 +152,14 @@ class PrivacyLedger:
         """Every row, oldest first."""
         return self._load().rows
 
-    def holds(self, head: str) -> bool:
-        """Whether the ledger ever ended in `head`.
+    def holds(self, *heads: str) -> bool:
+        """Whether the ledger ever ended in each of `heads`.
 
-        False for the head of an issued release record means that the ledger was set back, both of
-        its files together.
+        False for the head of an issued release record, or of a receipt, means that the ledger was
+        lost or set back, both of its files together.
         """
-        return self._load().holds(head)
+        chain = self._load()
+        return all(chain.holds(head) for head in heads)
 
     def verify(self) -> str:
         """Digest of the last row, after the whole chain was followed.
@@ -225,6 +224,14 @@ class PrivacyLedger:
             delta=delta,
             compose=self._compose,
             before=before,
+        )
+
+
+def _demand(chain: Chain, rows: Sequence[Row]) -> None:
+    if not {row.digest for row in rows}.issubset(chain.heads):
+        raise LedgerError(
+            "the ledger does not hold the rows of a receipt: it was set back",
+            hint="restore both files of the ledger as they were last",
         )
 
 

@@ -30,6 +30,7 @@ from fedcondense.site.local_page import keep_likenesses, write_page
 from fedcondense.site.officer import approvals_for
 from fedcondense.site.payload import as_it_would_leave, payload_of
 from fedcondense.site.plan import access_of, planned_mechanisms
+from fedcondense.site.receipts import trusted_ledger
 from fedcondense.site.refinement import beginning_of
 from fedcondense.site.sources import Basis, open_source
 from fedcondense.site.state import Outlay, RoundState, local_figures
@@ -99,8 +100,9 @@ class HospitalPath:
 
         Raises:
             ReleaseRefused: the gate refused.
+            LedgerError: the ledger does not hold what earlier sets were paid with.
         """
-        ledger = PrivacyLedger.open(self.site.ledger_folder, self.site.population, self.site.ledger)
+        ledger = trusted_ledger(self.site)
         if not self.state.finished():
             self.condense(ledger)
         payload = payload_of(self.state, self.study)

@@ -30,11 +30,12 @@ from fedcondense.privacy.receipt import Paid
 from fedcondense.progress import peak_megabytes
 from fedcondense.site.journal import JOURNAL
 
+RECEIPT = "paid.json"
 # what one set has; put aside with it when it is refused and another is tried
 _OF_AN_ATTEMPT = (
     "figures.json",  # first: without it no set counts as finished
     "synthetic.safetensors",
-    "paid.json",
+    RECEIPT,
     "audits.json",
     "likenesses.safetensors",
     "release-record.json",
@@ -178,7 +179,7 @@ class RoundState:
         `outlay` is what it was paid with. A set that never faces a gate may have none.
         """
         if outlay is not None:
-            write_json(self.folder / "paid.json", outlay.to_json())
+            write_json(self.folder / RECEIPT, outlay.to_json())
         arrays = {
             "images": synthetic.images.cpu().numpy(),
             "labels": synthetic.labels.cpu().numpy(),
@@ -223,7 +224,7 @@ class RoundState:
 
     def outlay(self) -> Outlay:
         """What the kept set was paid with."""
-        return Outlay.from_json(read_json(self.folder / "paid.json"))
+        return Outlay.from_json(read_json(self.folder / RECEIPT))
 
     def keep_audits(self, audits: Audits) -> None:
         """Keep all that was found on the payload; it stays here."""

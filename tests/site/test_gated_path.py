@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from fedcondense.config.loading import parse_settings
 from fedcondense.config.study import Study
 from fedcondense.data import loading
 from fedcondense.distill.source import PlainSource
-from fedcondense.errors import ApprovalMissing, BudgetExhausted, ReleaseRefused, SettingsError
+from fedcondense.errors import (
+    ApprovalMissing,
+    BudgetExhausted,
+    LedgerError,
+    ReleaseRefused,
+    SettingsError,
+)
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.privacy.chain import Row, State
 from fedcondense.privacy.dp_embed import DpEmbedSource
@@ -187,6 +194,61 @@ def test_a_killed_run_is_charged_again_and_never_goes_on(tmp_path):
     assert kept == []
     assert steps == [1, 2, 1, 2]
     assert states_of(hospital)[:3] == [State.CHARGED, State.CHARGED, State.DONE]
+
+
+def another_round(hospital: Hospital) -> None:
+    """A second study on the same patients."""
+    values = hospital.study.model_dump(mode="json", exclude_none=True) | {"name": "another"}
+    hospital.study = parse_settings(Study, values, "another")
+    hospital.contribute()
+
+
+def test_a_ledger_that_was_lost_whole_is_refused(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    shutil.rmtree(hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError, match="both of its files were lost or set back"):
+        hospital.contribute()
+    with pytest.raises(LedgerError, match="both of its files were lost or set back"):
+        another_round(hospital)
+    assert rows_of(hospital) == ()
+
+
+def test_an_old_copy_of_both_files_of_the_ledger_is_refused(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+    shutil.copytree(hospital.site.ledger_folder, tmp_path / "backup")
+    another_round(hospital)
+
+    shutil.rmtree(hospital.site.ledger_folder)
+    shutil.copytree(tmp_path / "backup", hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError, match="does not hold what an earlier set was paid with"):
+        hospital.contribute()
+
+
+def test_a_set_that_was_put_aside_is_asked_for_its_receipt_too(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+    hospital.state.keep_refusal(["audit-memorisation"])
+    hospital.state.begin_anew(2)
+
+    shutil.rmtree(hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError):
+        hospital.contribute()
+
+
+def test_the_ledger_of_other_patients_is_asked_for_nothing(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    hospital.settings["population"] = "others"
+    another_round(hospital)
+
+    assert states_of(hospital)[0] is State.UNBOUNDED
 
 
 @pytest.mark.parametrize("mode", PRIVATE)

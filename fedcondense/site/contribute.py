@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
-from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.methods import distill
-from fedcondense.distill.trajectories import Shelf
 from fedcondense.errors import ReleaseRefused
-from fedcondense.exchange.contribution import Payload, Released, SyntheticArrays, decode_payload
+from fedcondense.exchange.contribution import Payload, Released, decode_payload
 from fedcondense.exchange.keys import SigningKey
+from fedcondense.exchange.release_record import Refusal
 from fedcondense.exchange.round_result import Given
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
@@ -21,17 +20,19 @@ from fedcondense.learning.randomness import Seed
 from fedcondense.privacy.audit import run_audits
 from fedcondense.privacy.budget import check_request
 from fedcondense.privacy.ledger import PrivacyLedger
+from fedcondense.privacy.membership import announced, estimate_seconds
 from fedcondense.privacy.release import Evidence, decide_release, judge, record_of
-from fedcondense.progress import Watch, silent
+from fedcondense.progress import Step, Watch, silent
 from fedcondense.site.checkpoint import checkpoints_of
 from fedcondense.site.cohort import Cohort, read_cohort
 from fedcondense.site.experts import experts_of
 from fedcondense.site.local_page import keep_likenesses, write_page
 from fedcondense.site.officer import approvals_for
-from fedcondense.site.payload import as_it_would_leave, payload_of
+from fedcondense.site.payload import payload_of
 from fedcondense.site.plan import access_of, planned_mechanisms
 from fedcondense.site.receipts import trusted_ledger
 from fedcondense.site.refinement import beginning_of
+from fedcondense.site.shadow_sets import redistill_for
 from fedcondense.site.sources import Basis, open_source
 from fedcondense.site.state import Outlay, RoundState, local_figures
 
@@ -79,6 +80,7 @@ def preview(site: SiteConfig, study: Study, *, round: int, watch: Watch = silent
     """
     state = RoundState(site.state, study.digest, round)
     with state.lock():
+        state.count_as_refused(site.release)
         state.begin_anew(site.release.attempts)
         return HospitalPath(site, study, state, round, watch).walk(ReleaseMode.ENFORCED)
 
@@ -106,7 +108,8 @@ class HospitalPath:
         if not self.state.finished():
             self.condense(ledger)
         payload = payload_of(self.state, self.study)
-        if self.state.audits(payload.sha256) is None:
+        audits = self.state.audits(payload.sha256)
+        if audits is None or not audits.covers(self.site.release):
             self.audit(payload, ledger)
         return self.decide(payload, mode)
 
@@ -147,6 +150,9 @@ class HospitalPath:
         kept = tuple(sorted(set(arrays.labels.tolist())))
         with ledger.rehearsal("audits", study=self.study.digest, round=self.round):
             cohort = self.images().of_classes(kept)
+            if self.site.release.audits == "full":
+                seconds = estimate_seconds(self.state.figures().seconds)
+                self.watch(Step(announced(seconds), 0, 1))
             audits = run_audits(
                 arrays,
                 payload_sha256=payload.sha256,
@@ -154,7 +160,7 @@ class HospitalPath:
                 train=cohort.train,
                 held_out=cohort.held_out,
                 policy=self.site.release,
-                redistill=self.redistill,
+                redistill=redistill_for(self.site, self.study, kept),
                 seed=self.seed().child("audits"),
                 watch=self.watch,
             )
@@ -180,21 +186,9 @@ class HospitalPath:
         try:
             return decide_release(payload, study=self.study, mode=mode, evidence=evidence)
         except ReleaseRefused:
-            self.state.keep_refusal(facts.refusals)
+            if facts.refusals != (Refusal.AUDIT_MISSING,):  # what was not tried says nothing
+                self.state.keep_refusal(facts.refusals)
             raise
-
-    def redistill(self, images: LabeledImages, seed: Seed) -> SyntheticArrays:
-        """Condense a part of the images in the same way, for shadows of the audits.
-
-        It is charged to nobody: what comes out never leaves. A shadow begins as the first round
-        does: the site's last set has seen all of its images, also those that a shadow must not
-        know.
-        """
-        basis = Basis(planned_mechanisms(self.site, self.study))
-        grant = open_source(self.site, self.study, images, basis, seed)
-        experts = grant.experts or Shelf()
-        synthetic = distill(grant.source, self.study, seed=seed, experts=experts)
-        return as_it_would_leave(synthetic, self.study)
 
     def images(self) -> Cohort:
         """The site's images, read once."""

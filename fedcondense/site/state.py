@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from fedcondense.config.site import ReleasePolicy
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.errors import ReleaseRefused
 from fedcondense.exchange.approval import Approval
+from fedcondense.exchange.release_record import Refusal
 from fedcondense.files.lock import locked
 from fedcondense.files.storage import (
     read_arrays,
@@ -142,6 +144,15 @@ class RoundState:
                 (self.folder / name).rename(aside / name)
         # last: until it is gone, the attempt counts as the refused one
         (self.folder / "refusal.json").rename(aside / "refusal.json")
+
+    def count_as_refused(self, policy: ReleasePolicy) -> None:
+        """A set that cannot be audited as the policy asks, though that was tried, is refused."""
+        record = self.record() if self.has_record() else None
+        if record is None or record["refusals"] != [Refusal.AUDIT_MISSING]:
+            return
+        audits = self.audits(record["payload_sha256"])
+        if audits is not None and audits.covers(policy):
+            self.keep_refusal(record["refusals"])
 
     def demand_no_refusal(self) -> None:
         """A refused set stays refused: whoever asks again learns nothing more.

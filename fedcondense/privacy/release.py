@@ -51,7 +51,7 @@ class Evidence:
         policy: what the site asks beyond the gate's own conditions.
         audits: what was found on exactly this payload.
         paid: the rows that were charged before patients were looked at.
-        accesses: how often the method asked for anything derived from patients.
+        accesses: to patients, as the ledger counts them (see the site's `Grant`).
         declared: the numbers that the site makes public.
         round: the round that the payload would answer.
         attempts: sets of this round that the gate has looked at, with this one.

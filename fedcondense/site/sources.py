@@ -56,7 +56,10 @@ class Basis:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a method may use, and how often anything derived from patients was asked for.
+    """What a method may use, and how many accesses to patients it took.
+
+    Under differential privacy each reading is one. Without it the grant as a whole is: what was
+    drawn from it, and how often, says nothing more of a method that sees everything.
 
     `experts` are there where the mode alone may train them.
     """

@@ -69,7 +69,7 @@ class LocalFigures(BaseModel):
 
 @dataclass(frozen=True)
 class Outlay:
-    """What a set was paid with, and how often its method asked for anything of patients."""
+    """What a set was paid with, and for how many accesses to patients."""
 
     paid: Paid
     accesses: int

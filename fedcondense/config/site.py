@@ -75,7 +75,10 @@ class ReleasePolicy(Settings):
     """What the site asks of a release; it can ask for more than the gate, never for less."""
 
     min_patients_per_class: int = Field(
-        100, ge=1, description="a class with fewer groups is left out: small classes leak"
+        100,
+        ge=1,
+        description="a class with fewer groups is left out: small classes leak. Under differential "
+        "privacy its noised count of units decides: with unit image, of images",
     )
     held_out: float = Field(
         0.2,

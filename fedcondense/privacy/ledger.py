@@ -45,7 +45,6 @@ class Access:
     delta: float = USUAL_DELTA
     images_per_patient: int | None = None
     clip: float | None = None
-    data_digest: str = ""
 
 
 class PrivacyLedger:
@@ -114,8 +113,11 @@ class PrivacyLedger:
             population=chain.population,
         )
 
-    def finish(self, paid: Paid) -> None:
+    def finish(self, paid: Paid, *, data_digest: str = "") -> None:
         """Write down that what was paid for has been used to the end; twice is once.
+
+        `data_digest` is that of the images that were read, known only now: rows that pay are
+        written before an image is opened.
 
         Raises:
             LedgerError: the receipt is not from this ledger as it stands now.
@@ -133,6 +135,7 @@ class PrivacyLedger:
                     study=first.study,
                     round=first.round,
                     settles=seqs,
+                    data_digest=data_digest,
                 )
                 self._file.append(chain, [done])
 
@@ -251,7 +254,6 @@ def _entries(planned: Sequence[Mechanism], access: Access) -> list[Entry]:
             mode=access.mode,
             study=access.study,
             round=access.round,
-            data_digest=access.data_digest,
         )
         for of in planned
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.config.site import SiteConfig
@@ -17,11 +17,11 @@ from fedcondense.exchange.round_result import Given
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.learning.randomness import Seed
-from fedcondense.privacy.audit import run_audits
+from fedcondense.privacy.audit import not_run, run_audits
 from fedcondense.privacy.budget import check_request
 from fedcondense.privacy.ledger import PrivacyLedger
 from fedcondense.privacy.membership import announced, estimate_seconds
-from fedcondense.privacy.release import Evidence, decide_release, judge, record_of
+from fedcondense.privacy.release import Evidence, decide_release, judge, record_of, today
 from fedcondense.progress import Step, Watch, silent
 from fedcondense.site.checkpoint import checkpoints_of
 from fedcondense.site.cohort import Cohort, read_cohort
@@ -35,6 +35,8 @@ from fedcondense.site.refinement import beginning_of
 from fedcondense.site.shadow_sets import redistill_for
 from fedcondense.site.sources import Basis, open_source
 from fedcondense.site.state import Outlay, RoundState, local_figures
+
+OTHER_IMAGES = "the images, or release.held_out, are not those that the set was condensed from"
 
 
 def contribute(
@@ -139,8 +141,8 @@ class HospitalPath:
             experts=grant.experts
             or experts_of(site, study, train, seed, global_sha256=beginning.global_sha256),
         )
-        ledger.finish(paid)
         figures = local_figures(train, synthetic, began)
+        ledger.finish(paid, data_digest=figures.data_digest)
         self.state.keep(synthetic, figures, Outlay(paid, beginning.accesses + grant.accesses()))
         checkpoints.clear()
 
@@ -149,6 +151,9 @@ class HospitalPath:
         arrays = decode_payload(payload)
         kept = tuple(sorted(set(arrays.labels.tolist())))
         with ledger.rehearsal("audits", study=self.study.digest, round=self.round):
+            if not self.state.figures().is_of(self.images().train):
+                self.state.keep_audits(not_run(payload.sha256, self.site.release, OTHER_IMAGES))
+                return
             cohort = self.images().of_classes(kept)
             if self.site.release.audits == "full":
                 seconds = estimate_seconds(self.state.figures().seconds)
@@ -168,8 +173,12 @@ class HospitalPath:
         self.state.keep_audits(audits)
 
     def decide(self, payload: Payload, mode: ReleaseMode) -> Released:
-        """Ask the gate, and write the page that the data officer reads, whatever it says."""
-        outlay = self.state.outlay()
+        """Ask the gate, and write the page that the data officer reads, whatever it says.
+
+        What was decided once is not decided anew on another day: as long as all of the evidence is
+        the same, the record is the one that the officer has read.
+        """
+        outlay, kept = self.state.outlay(), self.state.kept_record()
         evidence = Evidence(
             policy=self.site.release,
             audits=self.state.audits(payload.sha256),
@@ -178,9 +187,14 @@ class HospitalPath:
             declared=self.site.declared,
             round=self.round,
             attempts=self.state.attempt,
+            date=today() if kept is None else kept["date"],
         )
         facts = judge(payload, self.study, evidence)
         record = record_of(payload, self.study, facts, mode=mode)
+        if record != kept:
+            evidence = replace(evidence, date=today())
+            facts = replace(facts, date=evidence.date)
+            record = record_of(payload, self.study, facts, mode=mode)
         self.state.keep_record(record)
         write_page(self.site, self.study, self.state, payload, record)
         try:

@@ -18,7 +18,7 @@ from fedcondense.privacy.matches import closest_pictures
 from fedcondense.privacy.record_page import Approving, Likeness, LocalRecord, write_record_page
 from fedcondense.site.officer import is_approved_here, pinned_officer
 from fedcondense.site.payload import payload_of
-from fedcondense.site.state import RoundState
+from fedcondense.site.state import LocalFigures, RoundState
 
 SHOWN = 12
 
@@ -50,7 +50,7 @@ def write_page(
         payload=payload,
         record=record,
         audits=state.audits(payload.sha256),
-        training={name: count for name, count in figures.class_counts.items() if count},
+        training=_learned_from(figures),
         likenesses=_likenesses(state, study),
         approving=Approving(
             needed=site.release.needs_approval,
@@ -66,6 +66,12 @@ def write_page(
 def write_page_again(site: SiteConfig, study: Study, state: RoundState) -> Path:
     """Write the page anew from what is kept, since the officer has decided."""
     return write_page(site, study, state, payload_of(state, study), state.record())
+
+
+def _learned_from(figures: LocalFigures) -> dict[str, int]:
+    """Images of each class that is in the set: no other class is shown by it."""
+    counts = figures.class_counts.items()
+    return {name: count for name, count in counts if name not in figures.left_out}
 
 
 def _likenesses(state: RoundState, study: Study) -> tuple[Likeness, ...]:

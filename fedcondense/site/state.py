@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,8 @@ class LocalFigures(BaseModel):
 
     `began` is in seconds since 1970 UTC. `images` and `groups` are those condensed, without the
     classes `left_out`; `real_bytes` is the size of their pixels as uint8 in the study's form;
-    memory is the most that the process held.
+    memory is the most that the process held. `data_digest` is that of the images and labels, which
+    an audit of the set must find again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +67,11 @@ class LocalFigures(BaseModel):
     began: float
     seconds: float
     peak_megabytes: float
+    data_digest: str = ""
+
+    def is_of(self, train: LabeledImages) -> bool:
+        """Whether the set was condensed from just these images; yes where that was not kept."""
+        return self.data_digest in ("", data_digest(train))
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class RoundState:
 
     def count_as_refused(self, policy: ReleasePolicy) -> None:
         """A set that cannot be audited as the policy asks, though that was tried, is refused."""
-        record = self.record() if self.has_record() else None
+        record = self.kept_record()
         if record is None or record["refusals"] != [Refusal.AUDIT_MISSING]:
             return
         audits = self.audits(record["payload_sha256"])
@@ -229,6 +236,10 @@ class RoundState:
         """Whether the gate was asked."""
         return (self.folder / "release-record.json").exists()
 
+    def kept_record(self) -> dict[str, Any] | None:
+        """The kept release record, if the gate was asked."""
+        return self.record() if self.has_record() else None
+
     def record(self) -> dict[str, Any]:
         """The kept release record."""
         return dict(read_json(self.folder / "release-record.json"))
@@ -292,4 +303,12 @@ def local_figures(train: LabeledImages, synthetic: SyntheticSet, began: float) -
         began=began,
         seconds=time.time() - began,
         peak_megabytes=peak_megabytes(),
+        data_digest=data_digest(train),
     )
+
+
+def data_digest(train: LabeledImages) -> str:
+    """Of images and labels that were condensed, in their order; it never leaves the site."""
+    digest = hashlib.sha256(train.images.numpy().tobytes())
+    digest.update(train.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -177,3 +177,15 @@ def test_how_long_the_full_audits_take_is_said_before_they_begin(tmp_path):
 
     [said] = [place for place, stage in enumerate(stages) if "membership takes about" in stage]
     assert said < stages.index("condensing shadows")
+
+
+def test_audits_that_are_asked_for_later_are_of_the_images_that_were_condensed(tmp_path):
+    hospital = hospital_for(tmp_path, tiny_study(), least=2)
+    contribute.preview(hospital.site, hospital.study, round=1)
+
+    hospital.release |= FULL
+    hospital.held_out = 0.3
+    with pytest.raises(ReleaseRefused, match="audit-missing"):
+        hospital.contribute()
+
+    assert found_of(hospital).note == contribute.OTHER_IMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from fedcondense.privacy.dp_sgd import DpSgdSource
 from fedcondense.privacy.ledger import PrivacyLedger
 from fedcondense.privacy.units import UnitImages
 from fedcondense.progress import Step
-from fedcondense.site import cohort
+from fedcondense.site import cohort, local_page, sources
 from fedcondense.site import contribute as module
 from fedcondense.site.officer import approve_payload
 
@@ -270,6 +271,57 @@ def test_a_record_states_the_guarantee_that_was_paid(tmp_path):
     guarantee = opened.record["privacy"]
     assert float(guarantee["epsilon"]) <= LOOSE
     assert guarantee["unit"] == "image"
+
+
+def test_a_record_that_was_read_on_one_day_is_sent_on_another(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "none")
+    monkeypatch.setattr(module, "today", lambda: "2026-01-01")
+    read = module.preview(hospital.site, hospital.study, round=1).record
+
+    monkeypatch.setattr(module, "today", lambda: "2026-01-02")
+    sent = hospital.open(hospital.contribute()).record
+
+    assert sent == read
+    assert sent["date"] == "2026-01-01"
+
+
+def test_a_record_is_made_anew_where_the_evidence_is_another(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "none")
+    monkeypatch.setattr(module, "today", lambda: "2026-01-01")
+    module.preview(hospital.site, hospital.study, round=1)
+
+    monkeypatch.setattr(module, "today", lambda: "2026-01-02")
+    hospital.settings["declared"] = {"images": 36}
+    sent = hospital.open(hospital.contribute()).record
+
+    assert (sent["date"], sent["declared"]["images"]) == ("2026-01-02", 36)
+
+
+def test_the_ledger_knows_which_images_were_read(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    paid, done, _ = rows_of(hospital)
+
+    assert (paid.data_digest, done.state) == ("", State.DONE)
+    assert done.data_digest == hospital.state.figures().data_digest != ""
+
+
+def test_the_page_names_no_class_that_the_set_has_not(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "dp-embed")
+    release = sources.release_class_embeddings
+
+    def without_the_last(*args: Any, **options: Any) -> Any:
+        found = release(*args, **options)
+        return dataclasses.replace(found, labels=(0, 1))
+
+    monkeypatch.setattr(sources, "release_class_embeddings", without_the_last)
+    shown: list[Any] = []
+    monkeypatch.setattr(local_page, "write_record_page", lambda path, local: shown.append(local))
+
+    hospital.contribute()
+
+    assert list(shown[0].training) == ["COVID", "Normal"]
 
 
 def supervised(folder: Path) -> tuple[Hospital, SigningKey]:

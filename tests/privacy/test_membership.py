@@ -224,7 +224,7 @@ def test_sixteen_shadows_take_as_long_as_sixteen_condensations_and_a_little():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.2, "1 seconds"), (89.6, "90 seconds"), (5400, "90 minutes"), (9e4, "25 hours")],
+    [(0.2, "1 seconds"), (89.6, "90 seconds"), (5400.0, "90 minutes"), (9e4, "25 hours")],
 )
 def test_an_estimate_is_told_in_the_unit_in_which_one_waits(seconds, said):
     assert announced(seconds) == f"attacking membership takes about {said}"

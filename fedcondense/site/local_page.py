@@ -58,6 +58,7 @@ def write_page(
             given=is_approved_here(site, state, payload.sha256),
             command=f"fedcondense-site approve SITE.toml {record['round']}",
         ),
+        about=_about(site),
     )
     write_record_page(state.page, local)
     return state.page
@@ -66,6 +67,20 @@ def write_page(
 def write_page_again(site: SiteConfig, study: Study, state: RoundState) -> Path:
     """Write the page anew from what is kept, since the officer has decided."""
     return write_page(site, study, state, payload_of(state, study), state.record())
+
+
+def _about(site: SiteConfig) -> dict[str, str]:
+    """What site.toml says, by the words under which the page shows it."""
+    about = site.about
+    said = {
+        "Modality": about.modality,
+        "Who is included": about.inclusion,
+        "Period": about.period,
+        "Legal basis": about.legal_basis,
+        "Ethics vote": about.ethics,
+        "Impact assessment": about.dpia,
+    }
+    return {subject: words for subject, words in said.items() if words is not None}
 
 
 def _learned_from(figures: LocalFigures) -> dict[str, int]:

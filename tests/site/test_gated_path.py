@@ -324,6 +324,18 @@ def test_the_page_names_no_class_that_the_set_has_not(tmp_path, monkeypatch):
     assert list(shown[0].training) == ["COVID", "Normal"]
 
 
+def test_what_a_site_says_of_its_data_is_shown_to_its_officer_and_not_sent(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.settings["about"] = {"ethics": "EK 7/2024", "modality": "chest films"}
+
+    blob = hospital.contribute()
+
+    page = hospital.state.page.read_text()
+    assert "EK 7/2024" in page
+    assert "chest films" in page
+    assert b"EK 7/2024" not in hospital.plaintext(blob)
+
+
 def supervised(folder: Path) -> tuple[Hospital, SigningKey]:
     """A hospital whose data officer has to sign, and that officer's key."""
     officer = SigningKey.generate()

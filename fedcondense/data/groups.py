@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -49,8 +50,8 @@ def own_groups(files: Sequence[ImageFile], keys: Sequence[str]) -> tuple[str, ..
         DataError: a patient would fall apart: the source names some of the films that DICOM says
             are of one patient, and not the others.
     """
-    patients = own_patients(files, keys) or ("",) * len(files)
-    return tuple(patient or file.group for file, patient in zip(files, patients, strict=True))
+    refuse_partly_named(keys, [file.patient for file in files], what="patient_id")
+    return tuple(file.group for file in named_apart(files, keys))
 
 
 def own_patients(files: Sequence[ImageFile], keys: Sequence[str]) -> tuple[str, ...] | None:
@@ -60,11 +61,25 @@ def own_patients(files: Sequence[ImageFile], keys: Sequence[str]) -> tuple[str, 
         DataError: see `own_groups`.
     """
     refuse_partly_named(keys, [file.patient for file in files], what="patient_id")
-    patients = tuple(
-        file.patient or (f"dicom-{key}" if key else "")
+    pairs = zip(files, keys, strict=True)
+    patients = tuple(file.patient or (_name(key) if key else "") for file, key in pairs)
+    return patients if any(patients) else None
+
+
+def named_apart(files: Sequence[ImageFile], keys: Sequence[str]) -> tuple[ImageFile, ...]:
+    """The files, each with the group that it names alone; a patient of DICOM by the key.
+
+    Both ways of grouping begin with these names: so a patient who has no copies of another's films
+    is held out in all studies or in none.
+    """
+    return tuple(
+        replace(file, group=_name(key)) if key and not file.patient else file
         for file, key in zip(files, keys, strict=True)
     )
-    return patients if any(patients) else None
+
+
+def _name(key: str) -> str:
+    return f"dicom-{key}"
 
 
 def refuse_partly_named(patients: Sequence[str], names: Sequence[str], *, what: str) -> None:
@@ -117,7 +132,7 @@ def patients_of(
     """The patient of each file, "" where unknown; None where no file has one.
 
     The source's word comes first, also for other films with the same patient id in DICOM. A patient
-    whom DICOM alone knows is named as the group of the first file, never by the id.
+    whom DICOM alone knows is named as the group of the first file (see `named_apart`).
     """
     told: dict[int, str] = {}
     for file, first in zip(files, same_patient.tolist(), strict=True):

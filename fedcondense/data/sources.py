@@ -20,6 +20,7 @@ from fedcondense.data.groups import (
     Grouping,
     first_of_patient,
     join_groups,
+    named_apart,
     own_groups,
     own_patients,
     patients_of,
@@ -141,8 +142,8 @@ class Reader:
         keys = [bytes(key).hex() if key.any() else "" for key in arrays["patients"]]
         if self.grouping is Grouping.PATIENTS:
             return own_groups(files, keys), own_patients(files, keys)
-        first = first_of_patient(keys)
-        return join_groups(files, first, arrays["copies"]), patients_of(files, first)
+        first, named = first_of_patient(keys), named_apart(files, keys)
+        return join_groups(named, first, arrays["copies"]), patients_of(named, first)
 
 
 def _ready(images: LabeledImages) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,20 +10,42 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from fedcondense.config.study import Study
-    from fedcondense.privacy.accounting import Spent
+    from fedcondense.privacy.accounting import Mechanism, Spent
     from fedcondense.privacy.budget import BudgetView, Spending
 
 
-def show_budget(view: BudgetView, study: Study, *, is_paid: bool) -> None:
-    """Print the ledger of a population and what the planned study would cost it.
-
-    `is_paid` says that the study's set is kept already: to send it costs nothing more.
-    """
+def show_spent(view: BudgetView) -> None:
+    """Print the ledger of a population: what was paid for, and what is left."""
     Console().print(_paid(view))
     for line in _sums(view):
         _say(line)
-    for line in _plan(view, study, is_paid=is_paid):
+
+
+def show_plan(
+    view: BudgetView, study: Study, planned: Sequence[Mechanism], *, is_paid: bool
+) -> None:
+    """Print what the planned study would do to the patients of a population, and cost them.
+
+    `planned` are the rows of one round. `is_paid` says that the study's set is kept already: to
+    send it costs nothing more.
+    """
+    for line in (*_plan(view, study, is_paid=is_paid), *planned_lines(study, planned)):
         _say(line)
+    if view.planned is not None and view.planned.refusal is not None:
+        _say(f"it would be refused: {view.planned.refusal.message}")
+
+
+def planned_lines(study: Study, planned: Sequence[Mechanism]) -> list[str]:
+    """A line for each row that a round will charge, before anything runs."""
+    unit = getattr(study.privacy, "unit", None)
+    return [_planned(of, f", unit {unit}" if unit else "") for of in planned]
+
+
+def _planned(of: Mechanism, unit: str) -> str:
+    if of.sigma is None:
+        return f"a round pays for: {of.name}, without noise: not bounded"
+    steps = "1 step" if of.steps == 1 else f"{of.steps} steps"
+    return f"a round pays for: {of.name}, sigma {of.sigma:.4g}, rate {of.q:.4g}, {steps}{unit}"
 
 
 def _paid(view: BudgetView) -> Table:
@@ -78,9 +101,8 @@ def _plan(view: BudgetView, study: Study, *, is_paid: bool) -> list[str]:
     what = "another set of it" if is_paid else f"study {study.name}, mode {study.privacy.mode}"
     after = view.planned.after
     unit = f", unit {view.planned.unit}" if after.bounded else ""
-    lines.append(f"{what}: afterwards {_epsilon(after)}{unit}")
-    if view.planned.refusal is not None:
-        lines.append(f"it would be refused: {view.planned.refusal.message}")
+    by = f", accountant {after.accountant}" if after.bounded else ""
+    lines.append(f"{what}: afterwards {_epsilon(after)}{unit}{by}")
     return lines
 
 

@@ -190,12 +190,14 @@ def _tell(findings: Iterable[Finding]) -> bool:
 def _preview(site: SiteConfig, study: Study, asked: int | None) -> None:
     import torch
 
+    from fedcondense.cli.budget import planned_lines
     from fedcondense.data.problems import naming_files
     from fedcondense.errors import ReleaseRefused
     from fedcondense.site.contribute import preview as preview_round
     from fedcondense.site.global_set import newest_round
     from fedcondense.site.limits import check_study
     from fedcondense.site.officer import is_approved_here
+    from fedcondense.site.plan import planned_mechanisms
     from fedcondense.site.state import RoundState
 
     torch.set_num_threads(site.threads)
@@ -203,6 +205,9 @@ def _preview(site: SiteConfig, study: Study, asked: int | None) -> None:
     check_study(site.limits, study, number)
     state = RoundState(site.state, study.digest, number)
     console = Console()
+    if not state.has_passed():
+        for line in planned_lines(study, planned_mechanisms(site, study)):
+            _line(line)
     try:
         with watch_on_terminal() as watch, naming_files():
             released = preview_round(site, study, round=number, watch=watch)
@@ -245,17 +250,19 @@ def _approve(site: SiteConfig, study: Study, round: int) -> None:
 
 
 def _budget(site: SiteConfig, study: Study) -> None:
-    from fedcondense.cli.budget import show_budget
-    from fedcondense.privacy.ledger import PrivacyLedger
+    from fedcondense.cli.budget import show_plan, show_spent
     from fedcondense.site.plan import access_of, planned_mechanisms, rounds_to_come
+    from fedcondense.site.receipts import trusted_ledger
     from fedcondense.site.state import RoundState
 
-    ledger = PrivacyLedger.open(site.ledger_folder, site.population, site.ledger)
+    ledger = trusted_ledger(site)
+    show_spent(ledger.view())  # whatever becomes of the plan
     rounds = max(1, rounds_to_come(study, ledger.rows()))  # none to come: another set of it
-    plan = planned_mechanisms(site, study) * rounds
+    planned = planned_mechanisms(site, study)
     state = RoundState(site.state, study.digest, FIRST_ROUND)
     is_paid = state.finished() and not state.refusals()
-    show_budget(ledger.view(plan, access_of(study, FIRST_ROUND)), study, is_paid=is_paid)
+    view = ledger.view(planned * rounds, access_of(study, FIRST_ROUND))
+    show_plan(view, study, planned, is_paid=is_paid)
 
 
 def _score_of(kept: RoundKept) -> str:

@@ -75,7 +75,10 @@ class ReleasePolicy(Settings):
     """What the site asks of a release; it can ask for more than the gate, never for less."""
 
     min_patients_per_class: int = Field(
-        100, ge=1, description="a class with fewer groups is left out: small classes leak"
+        100,
+        ge=1,
+        description="a class with fewer groups is left out: small classes leak. Under differential "
+        "privacy its noised count of units decides: with unit image, of images",
     )
     held_out: float = Field(
         0.2,
@@ -144,6 +147,20 @@ class KeyFiles(Settings):
     node: Path | None = Field(None, description="opens the connection; as `init` wrote it")
 
 
+Said = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class About(Settings):
+    """What the site says of its data, for its own data officer: on the page, never on the wire."""
+
+    modality: Said | None = Field(None, description="what was imaged and how")
+    inclusion: Said | None = Field(None, description="by which rule patients are in the data")
+    period: Said | None = Field(None, description="when the images were taken")
+    legal_basis: Said | None = Field(None, description="on which the data is used")
+    ethics: Said | None = Field(None, description="number of the ethics committee's vote")
+    dpia: Said | None = Field(None, description="where the impact assessment is")
+
+
 class SiteConfig(Settings):
     """One hospital: its images, its state directory, and what it pins of the study."""
 
@@ -174,6 +191,9 @@ class SiteConfig(Settings):
     )
     declared: Declared | None = Field(
         None, description="numbers that the site makes public; needed by differential privacy"
+    )
+    about: About = Field(
+        About(), description="what the data officer's page says of the data; it stays at the site"
     )
     server: ServerAddress | None = Field(
         None, description="needed by `check` and `join`; a simulated site has none"

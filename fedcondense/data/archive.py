@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedcondense.config.study import ImageSpec
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.data.groups import Grouping, image_name, refuse_partly_named
 from fedcondense.data.npz import npz_bytes, read_npz
 from fedcondense.data.radiograph import fit
 from fedcondense.errors import DataError
@@ -25,7 +26,9 @@ TEXTS = ("group", "patient_id", "site", "split")
 SPLITS = ("train", "test", "")
 
 
-def read_archive(path: Path, spec: ImageSpec, watch: Watch) -> LabeledImages:
+def read_archive(
+    path: Path, spec: ImageSpec, watch: Watch, grouping: Grouping = Grouping.COPIES
+) -> LabeledImages:
     """Read an npz in the form of docs/ref-data.md; classes keep the archive's numbers.
 
     Raises:
@@ -39,7 +42,7 @@ def read_archive(path: Path, spec: ImageSpec, watch: Watch) -> LabeledImages:
         _resize(arrays["images"], spec, watch),
         torch.from_numpy(arrays["labels"].astype(np.int64)),
         tuple(arrays["class_names"].tolist()),
-        _groups(arrays),
+        _groups(arrays, grouping),
         _texts(arrays, "site"),
         splits,
         _texts(arrays, "patient_id"),
@@ -161,18 +164,23 @@ def _texts(arrays: dict[str, np.ndarray], key: str) -> tuple[str, ...] | None:
     return tuple(arrays[key].tolist()) if key in arrays else None
 
 
-def _groups(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """Each row's group; else its patient's group or id; else a name of its own."""
+def _groups(arrays: dict[str, np.ndarray], grouping: Grouping) -> tuple[str, ...]:
+    """Each row's group; else its patient's group or id; else a name by its content.
+
+    By `PATIENTS` no row takes the group of another.
+    """
     nothing = ("",) * len(arrays["images"])
     given = _texts(arrays, "group") or nothing
     patients = _texts(arrays, "patient_id") or nothing
+    if grouping is Grouping.PATIENTS:
+        refuse_partly_named(patients, given, what="group")
     # a patient whose films partly have a group must not fall apart into two
     group_of = {p: g for g, p in zip(given, patients, strict=True) if g and p}
     units = [g or group_of.get(p, p) for g, p in zip(given, patients, strict=True)]
-    prefix = "row-"
-    while any(unit.startswith(prefix) for unit in units):
-        prefix += "-"
-    return tuple(unit or f"{prefix}{row}" for row, unit in enumerate(units))
+    names = arrays["class_names"][arrays["labels"]].tolist()
+    return tuple(
+        unit or image_name(arrays["images"][row], names[row]) for row, unit in enumerate(units)
+    )
 
 
 def _resize(images: np.ndarray, spec: ImageSpec, watch: Watch) -> UInt8[Tensor, "n c h w"]:

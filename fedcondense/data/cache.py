@@ -2,8 +2,9 @@
 
 An entry is a folder named by a digest of all that its content depends on: the files' names, sizes
 and times of change in order, the form of images, and the versions of what decodes them. It holds
-pixels and row numbers, no name and no label. It appears whole or not at all; an entry that is
-damaged or of older files is passed over, and pruned at the next writing.
+pixels, row numbers, and keys of patients under the site's secret: no name, no id and no label. It
+appears whole or not at all; an entry that is damaged or of older files is passed over, and pruned
+at the next writing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from fedcondense.files.storage import arrays_to_bytes, canonical_json, sha256, w
 
 Arrays = dict[str, np.ndarray]
 
-FORMAT = 1  # of an entry; raise it when arrays change their names or meaning
+FORMAT = 2  # of an entry; raise it when arrays change their names or meaning
 ARRAYS, ABOUT, LOCK = "images.safetensors", "about.json", "lock"
 DECODERS = ("pillow", "pydicom")
 _ENTRY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9a-f]{12}\.tmp")

@@ -91,6 +91,13 @@ def crossing_groups(images: LabeledImages) -> list[str]:
     ]
 
 
+def half_given_groups(images: LabeledImages) -> list[str]:
+    """The groups with images that the data gives to test, and others that it leaves open."""
+    splits = images.splits or ("",) * len(images)
+    members = group_members(images).items()
+    return [group for group, rows in members if {"test", ""} <= {splits[row] for row in rows}]
+
+
 def without_small_classes(
     images: LabeledImages, least: int
 ) -> tuple[LabeledImages, tuple[str, ...]]:

@@ -30,6 +30,7 @@ from fedcondense.errors import ImageError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+KEY_BYTES = 16  # of a patient's key
 MARK = b"DICM"  # after a preamble of 128 bytes
 PREAMBLE = 128
 TAGS = [
@@ -39,7 +40,7 @@ TAGS = [
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
     *("ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
 ]
-# Of one process: a patient's key joins films here and is no identifier anywhere else.
+# Where nothing is kept, a patient's key joins films in one process and is no identifier elsewhere.
 _PROCESS_KEY = secrets.token_bytes(32)
 
 # what pydicom and its decoders raise on damaged or unusual files
@@ -64,7 +65,7 @@ class DicomFilm:
 
     Attributes:
         pixels: grey in [0, 255].
-        patient: a key of the patient id, equal within this process for equal ids; None: no id.
+        patient: a key of the patient id, equal under one secret for equal ids; None: no id.
     """
 
     pixels: Float32[np.ndarray, "1 rows columns"] = field(repr=False)
@@ -76,8 +77,10 @@ def is_dicom(start: bytes) -> bool:
     return start[PREAMBLE : PREAMBLE + len(MARK)] == MARK
 
 
-def read_dicom(path: Path, burned_in: BurnedIn) -> DicomFilm:
+def read_dicom(path: Path, burned_in: BurnedIn, secret: bytes | None = None) -> DicomFilm:
     """Read one grey film of 8 to 16 bits.
+
+    Patients are keyed under `secret`, 32 bytes of the site's own; else under one of this process.
 
     Raises:
         ImageError: pydicom or a decoder is missing, or the file is no such film, or may have names
@@ -89,7 +92,7 @@ def read_dicom(path: Path, burned_in: BurnedIn) -> DicomFilm:
         _check_form(dataset)
         _check_burned_in(dataset, burned_in)
         pixels = render(_codes(dataset), _rendering(dataset))
-        return DicomFilm(pixels[None], _patient_key(dataset))
+        return DicomFilm(pixels[None], _patient_key(dataset, secret or _PROCESS_KEY))
 
 
 @contextlib.contextmanager
@@ -267,11 +270,11 @@ def _look_up(dataset: Dataset, sequence: str, *, is_signed: bool) -> tuple[LookU
     return LookUp(first, entries), bits
 
 
-def _patient_key(dataset: Dataset) -> bytes | None:
+def _patient_key(dataset: Dataset, secret: bytes) -> bytes | None:
     name = str(dataset.get("PatientID") or "").strip()
     if not name:
         return None
-    return hashlib.blake2b(name.encode(), key=_PROCESS_KEY, digest_size=16).digest()
+    return hashlib.blake2b(name.encode(), key=secret, digest_size=KEY_BYTES).digest()
 
 
 def _word(dataset: Dataset, keyword: str) -> str:

@@ -9,9 +9,10 @@ import torch
 
 from fedcondense.config.site import ImageSource
 from fedcondense.config.study import ImageSpec
-from fedcondense.data.dataset import LabeledImages, crossing_groups
+from fedcondense.data.dataset import LabeledImages, crossing_groups, half_given_groups
+from fedcondense.data.groups import Grouping
 from fedcondense.data.problems import refusal
-from fedcondense.data.sources import Grouping, Reader
+from fedcondense.data.sources import Reader
 from fedcondense.errors import DataError
 from fedcondense.progress import Watch, silent
 
@@ -44,6 +45,8 @@ def load_images(
     images = reading.images
     images = _own_classes(images) if classes is None else _with_classes(images, classes)
     _refuse_crossing_groups(images)
+    if grouping is Grouping.PATIENTS:
+        _refuse_half_given_groups(images)
     return images
 
 
@@ -76,4 +79,13 @@ def _refuse_crossing_groups(images: LabeledImages) -> None:
         raise DataError(
             f"{crossing} groups have images in both train and test",
             hint="put all images of a group (a patient, or copies of one film) on one side of it",
+        )
+
+
+def _refuse_half_given_groups(images: LabeledImages) -> None:
+    """An image that follows its group into the test set would do so for the sake of another."""
+    if half_given := len(half_given_groups(images)):
+        raise DataError(
+            f"{half_given} groups have images in test and others that no split is given to",
+            hint="under differential privacy give a split to all images of a group, or to none",
         )

@@ -69,11 +69,11 @@ def read_radiograph(
     return fit(torch.from_numpy(film.pixels).unsqueeze(0), spec).squeeze(0)
 
 
-def read_film(path: Path, burned_in: BurnedIn) -> Film:
+def read_film(path: Path, burned_in: BurnedIn, secret: bytes | None = None) -> Film:
     """Read a PNG, JPEG, BMP or TIFF file, or a DICOM one, by its content, not by its name.
 
     Transparent pixels become black. Metadata is dropped; of EXIF only the orientation is obeyed,
-    of DICOM what says how pixels are shown, and the patient id as a key.
+    of DICOM what says how pixels are shown, and the patient id as a key under `secret`.
 
     Raises:
         ImageError: the file is no such image, damaged, or too large; the message names no file.
@@ -82,7 +82,7 @@ def read_film(path: Path, burned_in: BurnedIn) -> Film:
         with path.open("rb") as file:
             start = file.read(PREAMBLE + len(MARK))
         if is_dicom(start):
-            dicom = read_dicom(path, burned_in)
+            dicom = read_dicom(path, burned_in, secret)
             return Film(dicom.pixels, dicom.patient, is_dicom=True)
         with Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:

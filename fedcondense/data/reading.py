@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from fedcondense.config.site import BurnedIn
 from fedcondense.config.study import ImageSpec
+from fedcondense.data.dicom import KEY_BYTES
 from fedcondense.data.duplicates import SIDE, Thumbnails
 from fedcondense.data.listing import ImageFile
 from fedcondense.data.problems import Problem
@@ -21,7 +22,7 @@ from fedcondense.errors import ImageError
 from fedcondense.progress import Step, Watch
 
 THUMBNAIL = ImageSpec(size=SIDE, channels=1)
-UNKNOWN = -1
+NOBODY = bytes(KEY_BYTES)
 _MIXED_HINT = (
     "keep one kind: the two come to grey in different ways, and a class could be told by it"
 )
@@ -35,17 +36,21 @@ class Films:
         images: in the study's form.
         thumbnails: grey, for the search for copies.
         digests: of the decoded pixels at their full size.
-        patients: the first file whose DICOM names the same patient; -1 where it names none.
+        patients: a key of the patient whom DICOM names, under the site's secret; zeros: nobody.
     """
 
     images: UInt8[Tensor, "n c h w"] = field(repr=False)
     thumbnails: Thumbnails = field(repr=False)
     digests: tuple[bytes, ...] = field(repr=False)
-    patients: Int64[np.ndarray, " n"] = field(repr=False)
+    patients: UInt8[np.ndarray, "n key"] = field(repr=False)
 
 
 def read_films(
-    files: Sequence[ImageFile], spec: ImageSpec, burned_in: BurnedIn, watch: Watch
+    files: Sequence[ImageFile],
+    spec: ImageSpec,
+    burned_in: BurnedIn,
+    watch: Watch,
+    secret: bytes | None = None,
 ) -> tuple[Films, tuple[ImageFile, ...], list[Problem]]:
     """Read what can be read of `files`: (the films, their files, what is wrong with the others).
 
@@ -58,7 +63,7 @@ def read_films(
     problems = []
     for done, file in enumerate(files, start=1):
         try:
-            film = read_film(file.path, burned_in)
+            film = read_film(file.path, burned_in, secret)
         except ImageError as error:
             problems.append(Problem(file.row, error.message, error.hint, file.name))
         else:
@@ -72,7 +77,7 @@ def read_films(
         images[: len(read)],
         thumbnails[: len(read)],
         tuple(trace.digest for trace in films),
-        _first_of_patient([trace.patient for trace in films]),
+        _as_rows([trace.patient or NOBODY for trace in films]),
     )
     return found, tuple(read), problems + _mixed(read, films)
 
@@ -90,10 +95,8 @@ def _trace_of(film: Film) -> _Trace:
     return _Trace(digest.digest(), film.patient, film.is_dicom)
 
 
-def _first_of_patient(keys: Sequence[bytes | None]) -> Int64[np.ndarray, " n"]:
-    first: dict[bytes, int] = {}
-    rows = [UNKNOWN if k is None else first.setdefault(k, row) for row, k in enumerate(keys)]
-    return np.array(rows, np.int64)
+def _as_rows(keys: Sequence[bytes]) -> UInt8[np.ndarray, "n key"]:
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), KEY_BYTES).copy()
 
 
 def _mixed(files: Sequence[ImageFile], traces: Sequence[_Trace]) -> list[Problem]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +16,23 @@ from fedcondense.data.cache import Arrays, Entry
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.data.duplicates import Duplicates, find_duplicates
 from fedcondense.data.folder import list_folder
-from fedcondense.data.groups import join_groups, patients_of
+from fedcondense.data.groups import (
+    Grouping,
+    first_of_patient,
+    join_groups,
+    named_apart,
+    own_groups,
+    own_patients,
+    patients_of,
+)
 from fedcondense.data.listing import ImageFile, Listing
+from fedcondense.data.patient_secret import patient_secret
 from fedcondense.data.phantoms import draw_phantoms
 from fedcondense.data.problems import Problem
 from fedcondense.data.radiograph import fit
 from fedcondense.data.reading import read_films
 from fedcondense.data.table import list_csv
 from fedcondense.progress import Step, Watch
-
-
-class Grouping(StrEnum):
-    """What joins image files to groups: the patient and copies of a film, or the patient alone.
-
-    A study with differential privacy wants the latter: whether two images are copies is no
-    property of one record, and a split by such groups would let one patient move others.
-    """
-
-    COPIES = "copies"
-    PATIENTS = "patients"
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Reader:
             DataError: the source as a whole cannot be used.
         """
         if isinstance(source, ImageNpz):
-            return _ready(read_archive(source.path, self.spec, self.watch))
+            return _ready(read_archive(source.path, self.spec, self.watch, self.grouping))
         if isinstance(source, Phantoms):
             drawn = draw_phantoms(source, self.watch)
             fitted = [fit(part.float(), self.spec) for part in drawn.images.split(BATCH)]
@@ -93,7 +90,9 @@ class Reader:
         if kept is not None:
             self.watch(Step("reading images", listing.total, listing.total))
             return self._reading(listing, listing.files, kept)
-        films, files, problems = read_films(listing.files, self.spec, source.burned_in, self.watch)
+        films, files, problems = read_films(
+            listing.files, self.spec, source.burned_in, self.watch, patient_secret(self.cache)
+        )
         copies = find_duplicates(films.thumbnails, films.digests, self.watch)
         arrays = {
             "images": films.images.numpy(),
@@ -123,18 +122,28 @@ class Reader:
         """Put pixels and row numbers together with what the source says of the files."""
         exact, near = arrays["counts"].tolist()
         copies = Duplicates(arrays["copies"], exact, near)
-        joined = copies.joined if self.grouping is Grouping.COPIES else np.arange(len(files))
+        groups, patients = self._units(files, arrays)
         number = {name: label for label, name in enumerate(listing.classes)}
         images = LabeledImages(
             torch.from_numpy(arrays["images"]),
             torch.tensor([number[file.class_name] for file in files], dtype=torch.int64),
             listing.classes,
-            join_groups(files, arrays["patients"], joined),
+            groups,
             _texts(file.site for file in files),
             _texts(file.split for file in files),
-            patients_of(files, arrays["patients"]),
+            patients,
         )
         return Reading(images, files, (*listing.problems, *problems), listing.total, copies)
+
+    def _units(
+        self, files: tuple[ImageFile, ...], arrays: Arrays
+    ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """The group and the patient of each file."""
+        keys = [bytes(key).hex() if key.any() else "" for key in arrays["patients"]]
+        if self.grouping is Grouping.PATIENTS:
+            return own_groups(files, keys), own_patients(files, keys)
+        first, named = first_of_patient(keys), named_apart(files, keys)
+        return join_groups(named, first, arrays["copies"]), patients_of(named, first)
 
 
 def _ready(images: LabeledImages) -> Reading:

@@ -25,7 +25,8 @@ _COMMON = (
     "declared numbers and the list of classes are public, counts of classes carry noise",
     "no setting, stopping point or iterate was chosen by looking at patients",
     "records are left out one by one, never because of other records",
-    "no metric, log line, number of examples or timing of patients leaves without noise",
+    "no metric, log line or number of examples leaves without noise; "
+    "when a reply arrives is not covered",
     "all rounds and repetitions are charged to one ledger, crashed ones too",
     "the gate's verdict is not covered: at most one bit for each attempt",
 )

@@ -95,7 +95,7 @@ class Facts:
     """What a record says that follows from nothing else; all of it is public.
 
     `date` is a day, `software` name and version of what decided, `attempts` the number of sets of
-    this round that the gate has looked at, `accesses` how often the method asked for anything
+    this round that the gate has looked at, `accesses` how often the ledger paid for anything
     derived from patients. `memorisation` and `membership` are verdicts.
     """
 

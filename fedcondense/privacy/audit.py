@@ -8,6 +8,7 @@ from __future__ import annotations
 from fedcondense.config.site import ReleasePolicy
 from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.errors import TooFewImages
 from fedcondense.exchange.contribution import SyntheticArrays
 from fedcondense.learning.randomness import Seed
 from fedcondense.privacy import membership, memorisation
@@ -18,7 +19,7 @@ from fedcondense.privacy.shadows import Redistill
 from fedcondense.privacy.subject import Subject
 from fedcondense.progress import Watch, silent
 
-__all__ = ["AuditResult", "Audits", "Finding", "Redistill", "Verdict", "run_audits"]
+__all__ = ["AuditResult", "Audits", "Finding", "Redistill", "Verdict", "not_run", "run_audits"]
 
 LEAST_HELD_OUT = 0.2  # share of groups, below which no audit counts
 
@@ -49,7 +50,8 @@ def run_audits(  # noqa: PLR0913  (everything that is known of a set meets here)
         watch: is told how far it is.
     """
     if policy.held_out < LEAST_HELD_OUT:
-        return _not_run(payload_sha256, policy)
+        why = f"held_out is {policy.held_out:g}, the audits need {LEAST_HELD_OUT:g}"
+        return not_run(payload_sha256, policy, why)
     subject = Subject(arrays, study, train, held_out)
     results = [memorisation_audit(subject, seed=seed.child(memorisation.AUDIT), watch=watch)]
     if policy.audits == "full":
@@ -62,11 +64,14 @@ def _membership(
 ) -> AuditResult:
     if redistill is None:
         return AuditResult.not_run(membership.AUDIT, "nothing to condense shadow sets with")
-    return membership_audit(subject, redistill=redistill, seed=seed, watch=watch)
+    try:
+        return membership_audit(subject, redistill=redistill, seed=seed, watch=watch)
+    except TooFewImages as error:
+        return AuditResult.not_run(membership.AUDIT, f"half of the images: {error.message}")
 
 
-def _not_run(payload_sha256: str, policy: ReleasePolicy) -> Audits:
-    why = f"held_out is {policy.held_out:g}, the audits need {LEAST_HELD_OUT:g}"
+def not_run(payload_sha256: str, policy: ReleasePolicy, why: str) -> Audits:
+    """None of the audits that the policy asks for, and why they could not be run."""
     names = (memorisation.AUDIT, membership.AUDIT)[: 2 if policy.audits == "full" else 1]
     results = tuple(AuditResult.not_run(name, why) for name in names)
     return Audits(payload_sha256, policy.audits, results)

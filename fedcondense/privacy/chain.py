@@ -50,8 +50,8 @@ class Entry(_Strict):
     """What is written down of an access; `Row` adds its place in the chain.
 
     `sigma`, `q` and `steps` are those of the mechanism. `k_max` is the most images that a patient
-    gives, `clip` the bound on a unit's share. `study` is the study's digest, `data_digest` stays
-    local. `settles` are the rows that a `done` row refers to.
+    gives, `clip` the bound on a unit's share. `study` is the study's digest. `settles` are the
+    rows that a `done` row refers to, and `data_digest` that of the images which were read for them.
     """
 
     state: State

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedcondense.config.site import ReleasePolicy
+
 
 class Verdict(StrEnum):
     """What an audit came to. None of the three says that nothing leaks."""
@@ -92,6 +94,10 @@ class Audits:
         """What the audit of that name came to; one that the preset lacks was not run."""
         found = (result.verdict for result in self.results if result.audit == name)
         return next(found, Verdict.NOT_RUN)
+
+    def covers(self, policy: ReleasePolicy) -> bool:
+        """Whether all was tried that the policy asks for, whatever came of it."""
+        return policy.audits in ("quick", self.preset)
 
     def to_json(self) -> dict[str, Any]:
         """For `audits.json`: local, with every figure."""

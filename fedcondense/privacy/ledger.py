@@ -45,7 +45,6 @@ class Access:
     delta: float = USUAL_DELTA
     images_per_patient: int | None = None
     clip: float | None = None
-    data_digest: str = ""
 
 
 class PrivacyLedger:
@@ -92,11 +91,12 @@ class PrivacyLedger:
             BudgetExhausted: all rows with these would cost more than the budget, or are not
                 bounded by anything; nothing was written.
             SettingsError: the site has no budget for differential privacy.
-            LedgerError: the ledger was lost, altered or set back.
+            LedgerError: the ledger was lost, altered or set back, or does not hold `before`.
         """
         entries = _entries(planned, access)
         with self._file.lock():
             chain = self._file.load()
+            _demand(chain, before)
             price = self._quote(chain, entries, access.delta, before)
             if price.refusal is not None:
                 raise price.refusal
@@ -110,21 +110,21 @@ class PrivacyLedger:
             mode=access.mode,
             unit=entries[0].unit,
             before=tuple(before),
+            population=chain.population,
         )
 
-    def finish(self, paid: Paid) -> None:
+    def finish(self, paid: Paid, *, data_digest: str = "") -> None:
         """Write down that what was paid for has been used to the end; twice is once.
+
+        `data_digest` is that of the images that were read, known only now: rows that pay are
+        written before an image is opened.
 
         Raises:
             LedgerError: the receipt is not from this ledger as it stands now.
         """
         with self._file.lock():
             chain = self._file.load()
-            if not {row.digest for row in paid.rows}.issubset(chain.heads):
-                raise LedgerError(
-                    "the ledger does not hold the rows of a receipt: it was set back",
-                    hint="restore both files of the ledger as they were last",
-                )
+            _demand(chain, paid.rows)
             seqs = tuple(row.seq for row in paid.rows)
             if not any(row.settles == seqs for row in chain.rows):
                 first = paid.rows[0]
@@ -135,6 +135,7 @@ class PrivacyLedger:
                     study=first.study,
                     round=first.round,
                     settles=seqs,
+                    data_digest=data_digest,
                 )
                 self._file.append(chain, [done])
 
@@ -154,13 +155,14 @@ class PrivacyLedger:
         """Every row, oldest first."""
         return self._load().rows
 
-    def holds(self, head: str) -> bool:
-        """Whether the ledger ever ended in `head`.
+    def holds(self, *heads: str) -> bool:
+        """Whether the ledger ever ended in each of `heads`.
 
-        False for the head of an issued release record means that the ledger was set back, both of
-        its files together.
+        False for the head of an issued release record, or of a receipt, means that the ledger was
+        lost or set back, both of its files together.
         """
-        return self._load().holds(head)
+        chain = self._load()
+        return all(chain.holds(head) for head in heads)
 
     def verify(self) -> str:
         """Digest of the last row, after the whole chain was followed.
@@ -228,6 +230,14 @@ class PrivacyLedger:
         )
 
 
+def _demand(chain: Chain, rows: Sequence[Row]) -> None:
+    if not {row.digest for row in rows}.issubset(chain.heads):
+        raise LedgerError(
+            "the ledger does not hold the rows of a receipt: it was set back",
+            hint="restore both files of the ledger as they were last",
+        )
+
+
 def _entries(planned: Sequence[Mechanism], access: Access) -> list[Entry]:
     if not planned:
         raise ValueError("an access without a mechanism cannot be paid for")
@@ -244,7 +254,6 @@ def _entries(planned: Sequence[Mechanism], access: Access) -> list[Entry]:
             mode=access.mode,
             study=access.study,
             round=access.round,
-            data_digest=access.data_digest,
         )
         for of in planned
     ]

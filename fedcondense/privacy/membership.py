@@ -55,6 +55,19 @@ def estimate_seconds(condense_seconds: float, shadows: int = SHADOWS) -> float:
     return condense_seconds * shadows * (1 + ATTACKING)
 
 
+def announced(seconds: float) -> str:
+    """The estimate in words, for whoever waits.
+
+    >>> announced(5400.0)
+    'attacking membership takes about 90 minutes'
+    """
+    if seconds < 90:
+        return f"attacking membership takes about {max(1, round(seconds))} seconds"
+    if seconds < 7200:
+        return f"attacking membership takes about {round(seconds / 60)} minutes"
+    return f"attacking membership takes about {round(seconds / 3600)} hours"
+
+
 def membership_audit(
     subject: Subject,
     *,

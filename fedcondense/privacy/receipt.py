@@ -25,7 +25,7 @@ class Paid:
     comes out depends on them too. `spent` is what both cost together, at the study's delta, and
     nothing else of the ledger; `cumulative` what the ledger came to
     with them, for `cumulative_unit` and at the budget's delta. `head` is the digest of the last
-    row. `unit` is none in a mode that hides nobody.
+    row. `unit` is none in a mode that hides nobody. `population` is whose ledger was charged.
     """
 
     rows: tuple[Row, ...]
@@ -36,6 +36,7 @@ class Paid:
     mode: str
     unit: Unit | None
     before: tuple[Row, ...] = ()
+    population: str = ""
 
     @property
     def rests_on(self) -> tuple[Row, ...]:
@@ -50,6 +51,7 @@ class Paid:
             "cumulative_unit": self.cumulative_unit.value,
             "head": self.head,
             "mode": self.mode,
+            "population": self.population,
             "rows": [row.model_dump(mode="json") for row in self.rows],
             "spent": _spent_to_json(self.spent),
             "unit": self.unit and self.unit.value,
@@ -72,6 +74,7 @@ class Paid:
                 mode=str(value["mode"]),
                 unit=None if value["unit"] is None else Unit(value["unit"]),
                 before=_ROWS.validate_json(canonical_json(value.get("before", []))),
+                population=str(value.get("population", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class LocalRecord:
         training: images of each class that the set was made from.
         likenesses: the pairs that are shown, the most alike first.
         approving: how the set is approved.
+        about: what the site says of its data, by subject.
     """
 
     site: str
@@ -84,6 +85,7 @@ class LocalRecord:
     training: Mapping[str, int]
     likenesses: tuple[Likeness, ...]
     approving: Approving
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def page_values(local: LocalRecord) -> dict[str, object]:
         "strips": _strips(local),
         "pairs": [_pair(likeness) for likeness in local.likenesses[:PAIRS]],
         "training": dict(local.training),
+        "about": dict(local.about),
+        "unaudited": record["refusals"] == [Refusal.AUDIT_MISSING],
         "small": [name for name, images in local.training.items() if images < SMALL_CLASS],
         "small_class": SMALL_CLASS,
         "approving": local.approving,

@@ -8,7 +8,7 @@ nothing but a `Released` is ever sealed.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fedcondense
@@ -43,6 +43,11 @@ _HINTS: dict[Refusal, str] = {
 }
 
 
+def today() -> str:
+    """The day, in UTC, as a record states it."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that the gate is shown beside a payload.
@@ -51,10 +56,11 @@ class Evidence:
         policy: what the site asks beyond the gate's own conditions.
         audits: what was found on exactly this payload.
         paid: the rows that were charged before patients were looked at.
-        accesses: how often the method asked for anything derived from patients.
+        accesses: to patients, as the ledger counts them (see the site's `Grant`).
         declared: the numbers that the site makes public.
         round: the round that the payload would answer.
         attempts: sets of this round that the gate has looked at, with this one.
+        date: the day of the decision.
     """
 
     policy: ReleasePolicy
@@ -64,6 +70,7 @@ class Evidence:
     declared: Declared | None
     round: int
     attempts: int
+    date: str = field(default_factory=today)
 
 
 def judge(payload: Payload, study: Study, evidence: Evidence) -> Facts:
@@ -87,7 +94,7 @@ def judge(payload: Payload, study: Study, evidence: Evidence) -> Facts:
     head = evidence.paid.head if evidence.paid else None
     return Facts(
         round=evidence.round,
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        date=evidence.date,
         software=f"fedcondense {fedcondense.__version__}",
         attempts=evidence.attempts,
         accesses=evidence.accesses,

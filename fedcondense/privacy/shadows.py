@@ -46,7 +46,8 @@ class Shadows:
 
 
 def joined(train: LabeledImages, held_out: LabeledImages) -> LabeledImages:
-    """All images of a site, training ones first."""
+    """All images of a site, training ones first, with their patients where both name them."""
+    named = train.patients is not None and held_out.patients is not None
     return LabeledImages(
         torch.cat([train.images, held_out.images]),
         torch.cat([train.labels, held_out.labels]),
@@ -54,6 +55,7 @@ def joined(train: LabeledImages, held_out: LabeledImages) -> LabeledImages:
         (*train.groups, *held_out.groups),
         None,
         None,
+        (*(train.patients or ()), *(held_out.patients or ())) if named else None,
     )
 
 

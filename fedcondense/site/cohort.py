@@ -9,8 +9,8 @@ import torch
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
 from fedcondense.data.dataset import LabeledImages, without_small_classes
+from fedcondense.data.groups import Grouping
 from fedcondense.data.loading import load_images
-from fedcondense.data.sources import Grouping
 from fedcondense.data.split import cut_held_out, training_rows
 from fedcondense.errors import TooFewImages
 from fedcondense.progress import Watch, silent

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcondense.config.scenario import ReleaseMode
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
-from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.methods import distill
-from fedcondense.distill.trajectories import Shelf
 from fedcondense.errors import ReleaseRefused
-from fedcondense.exchange.contribution import Payload, Released, SyntheticArrays, decode_payload
+from fedcondense.exchange.contribution import Payload, Released, decode_payload
 from fedcondense.exchange.keys import SigningKey
+from fedcondense.exchange.release_record import Refusal
 from fedcondense.exchange.round_result import Given
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.learning.randomness import Seed
-from fedcondense.privacy.audit import run_audits
+from fedcondense.privacy.audit import not_run, run_audits
 from fedcondense.privacy.budget import check_request
 from fedcondense.privacy.ledger import PrivacyLedger
-from fedcondense.privacy.release import Evidence, decide_release, judge, record_of
-from fedcondense.progress import Watch, silent
+from fedcondense.privacy.membership import announced, estimate_seconds
+from fedcondense.privacy.release import Evidence, decide_release, judge, record_of, today
+from fedcondense.progress import Step, Watch, silent
 from fedcondense.site.checkpoint import checkpoints_of
 from fedcondense.site.cohort import Cohort, read_cohort
 from fedcondense.site.experts import experts_of
 from fedcondense.site.local_page import keep_likenesses, write_page
 from fedcondense.site.officer import approvals_for
-from fedcondense.site.payload import as_it_would_leave, payload_of
+from fedcondense.site.payload import payload_of
 from fedcondense.site.plan import access_of, planned_mechanisms
+from fedcondense.site.receipts import trusted_ledger
 from fedcondense.site.refinement import beginning_of
+from fedcondense.site.shadow_sets import redistill_for
 from fedcondense.site.sources import Basis, open_source
 from fedcondense.site.state import Outlay, RoundState, local_figures
+
+OTHER_IMAGES = "the images, or release.held_out, are not those that the set was condensed from"
 
 
 def contribute(
@@ -78,6 +82,7 @@ def preview(site: SiteConfig, study: Study, *, round: int, watch: Watch = silent
     """
     state = RoundState(site.state, study.digest, round)
     with state.lock():
+        state.count_as_refused(site.release)
         state.begin_anew(site.release.attempts)
         return HospitalPath(site, study, state, round, watch).walk(ReleaseMode.ENFORCED)
 
@@ -99,12 +104,14 @@ class HospitalPath:
 
         Raises:
             ReleaseRefused: the gate refused.
+            LedgerError: the ledger does not hold what earlier sets were paid with.
         """
-        ledger = PrivacyLedger.open(self.site.ledger_folder, self.site.population, self.site.ledger)
+        ledger = trusted_ledger(self.site)
         if not self.state.finished():
             self.condense(ledger)
         payload = payload_of(self.state, self.study)
-        if self.state.audits(payload.sha256) is None:
+        audits = self.state.audits(payload.sha256)
+        if audits is None or not audits.covers(self.site.release):
             self.audit(payload, ledger)
         return self.decide(payload, mode)
 
@@ -134,8 +141,8 @@ class HospitalPath:
             experts=grant.experts
             or experts_of(site, study, train, seed, global_sha256=beginning.global_sha256),
         )
-        ledger.finish(paid)
         figures = local_figures(train, synthetic, began)
+        ledger.finish(paid, data_digest=figures.data_digest)
         self.state.keep(synthetic, figures, Outlay(paid, beginning.accesses + grant.accesses()))
         checkpoints.clear()
 
@@ -144,7 +151,13 @@ class HospitalPath:
         arrays = decode_payload(payload)
         kept = tuple(sorted(set(arrays.labels.tolist())))
         with ledger.rehearsal("audits", study=self.study.digest, round=self.round):
+            if not self.state.figures().is_of(self.images().train):
+                self.state.keep_audits(not_run(payload.sha256, self.site.release, OTHER_IMAGES))
+                return
             cohort = self.images().of_classes(kept)
+            if self.site.release.audits == "full":
+                seconds = estimate_seconds(self.state.figures().seconds)
+                self.watch(Step(announced(seconds), 0, 1))
             audits = run_audits(
                 arrays,
                 payload_sha256=payload.sha256,
@@ -152,7 +165,7 @@ class HospitalPath:
                 train=cohort.train,
                 held_out=cohort.held_out,
                 policy=self.site.release,
-                redistill=self.redistill,
+                redistill=redistill_for(self.site, self.study, kept),
                 seed=self.seed().child("audits"),
                 watch=self.watch,
             )
@@ -160,8 +173,12 @@ class HospitalPath:
         self.state.keep_audits(audits)
 
     def decide(self, payload: Payload, mode: ReleaseMode) -> Released:
-        """Ask the gate, and write the page that the data officer reads, whatever it says."""
-        outlay = self.state.outlay()
+        """Ask the gate, and write the page that the data officer reads, whatever it says.
+
+        What was decided once is not decided anew on another day: as long as all of the evidence is
+        the same, the record is the one that the officer has read.
+        """
+        outlay, kept = self.state.outlay(), self.state.kept_record()
         evidence = Evidence(
             policy=self.site.release,
             audits=self.state.audits(payload.sha256),
@@ -170,29 +187,22 @@ class HospitalPath:
             declared=self.site.declared,
             round=self.round,
             attempts=self.state.attempt,
+            date=today() if kept is None else kept["date"],
         )
         facts = judge(payload, self.study, evidence)
         record = record_of(payload, self.study, facts, mode=mode)
+        if record != kept:
+            evidence = replace(evidence, date=today())
+            facts = replace(facts, date=evidence.date)
+            record = record_of(payload, self.study, facts, mode=mode)
         self.state.keep_record(record)
         write_page(self.site, self.study, self.state, payload, record)
         try:
             return decide_release(payload, study=self.study, mode=mode, evidence=evidence)
         except ReleaseRefused:
-            self.state.keep_refusal(facts.refusals)
+            if facts.refusals != (Refusal.AUDIT_MISSING,):  # what was not tried says nothing
+                self.state.keep_refusal(facts.refusals)
             raise
-
-    def redistill(self, images: LabeledImages, seed: Seed) -> SyntheticArrays:
-        """Condense a part of the images in the same way, for shadows of the audits.
-
-        It is charged to nobody: what comes out never leaves. A shadow begins as the first round
-        does: the site's last set has seen all of its images, also those that a shadow must not
-        know.
-        """
-        basis = Basis(planned_mechanisms(self.site, self.study))
-        grant = open_source(self.site, self.study, images, basis, seed)
-        experts = grant.experts or Shelf()
-        synthetic = distill(grant.source, self.study, seed=seed, experts=experts)
-        return as_it_would_leave(synthetic, self.study)
 
     def images(self) -> Cohort:
         """The site's images, read once."""

@@ -18,7 +18,7 @@ from fedcondense.privacy.matches import closest_pictures
 from fedcondense.privacy.record_page import Approving, Likeness, LocalRecord, write_record_page
 from fedcondense.site.officer import is_approved_here, pinned_officer
 from fedcondense.site.payload import payload_of
-from fedcondense.site.state import RoundState
+from fedcondense.site.state import LocalFigures, RoundState
 
 SHOWN = 12
 
@@ -50,7 +50,7 @@ def write_page(
         payload=payload,
         record=record,
         audits=state.audits(payload.sha256),
-        training={name: count for name, count in figures.class_counts.items() if count},
+        training=_learned_from(figures),
         likenesses=_likenesses(state, study),
         approving=Approving(
             needed=site.release.needs_approval,
@@ -58,6 +58,7 @@ def write_page(
             given=is_approved_here(site, state, payload.sha256),
             command=f"fedcondense-site approve SITE.toml {record['round']}",
         ),
+        about=_about(site),
     )
     write_record_page(state.page, local)
     return state.page
@@ -66,6 +67,26 @@ def write_page(
 def write_page_again(site: SiteConfig, study: Study, state: RoundState) -> Path:
     """Write the page anew from what is kept, since the officer has decided."""
     return write_page(site, study, state, payload_of(state, study), state.record())
+
+
+def _about(site: SiteConfig) -> dict[str, str]:
+    """What site.toml says, by the words under which the page shows it."""
+    about = site.about
+    said = {
+        "Modality": about.modality,
+        "Who is included": about.inclusion,
+        "Period": about.period,
+        "Legal basis": about.legal_basis,
+        "Ethics vote": about.ethics,
+        "Impact assessment": about.dpia,
+    }
+    return {subject: words for subject, words in said.items() if words is not None}
+
+
+def _learned_from(figures: LocalFigures) -> dict[str, int]:
+    """Images of each class that is in the set: no other class is shown by it."""
+    counts = figures.class_counts.items()
+    return {name: count for name, count in counts if name not in figures.left_out}
 
 
 def _likenesses(state: RoundState, study: Study) -> tuple[Likeness, ...]:

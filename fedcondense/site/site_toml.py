@@ -56,6 +56,15 @@ max_megabytes_in = 64
 # [declared]
 # images = 5000
 # patients = 4000
+
+# What the data officer's own page says of the data; none of it leaves. Every key may be left out.
+# [about]
+# modality = "chest radiographs, CR and DX, front"
+# inclusion = "adults, first film of a stay"
+# period = "2019 to 2023"
+# legal_basis = "..."
+# ethics = "..."
+# dpia = "..."
 """
 
 

@@ -7,7 +7,7 @@ Whatever is granted here was charged before. `distill` does not know of differen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +24,12 @@ from fedcondense.learning.randomness import Seed
 from fedcondense.learning.refinement import FIRST_ROUND, Refinement
 from fedcondense.privacy.accounting import Mechanism
 from fedcondense.privacy.class_counts import noised_class_counts
-from fedcondense.privacy.dp_embed import DpEmbedSource, Embedder, release_class_embeddings
+from fedcondense.privacy.dp_embed import (
+    ClassEmbeddings,
+    DpEmbedSource,
+    Embedder,
+    release_class_embeddings,
+)
 from fedcondense.privacy.dp_sgd import DpSgdSource, Training, train_private_experts
 from fedcondense.privacy.units import UnitImages
 from fedcondense.progress import Watch, silent
@@ -33,10 +38,15 @@ from fedcondense.site.plan import declared_units
 
 @dataclass(frozen=True)
 class Basis:
-    """The mechanisms that were charged, and what the round begins with."""
+    """The mechanisms that were charged, and what the round begins with.
+
+    `kept` are the classes where an earlier set of these images decides, as for shadows; else they
+    follow from noised counts.
+    """
 
     charged: Sequence[Mechanism]
     refinement: Refinement = FIRST_ROUND
+    kept: tuple[int, ...] | None = None
 
     @property
     def begin(self) -> Network | None:
@@ -46,7 +56,10 @@ class Basis:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a method may use, and how often anything derived from patients was asked for.
+    """What a method may use, and how many accesses to patients it took.
+
+    Under differential privacy each reading is one. Without it the grant as a whole is: what was
+    drawn from it, and how often, says nothing more of a method that sees everything.
 
     `experts` are there where the mode alone may train them.
     """
@@ -97,12 +110,23 @@ def _embeddings(
         units,
         study,
         basis.charged[0],
-        least=_least(site, study),
+        least=_least(site, study) if basis.kept is None else 1,
         by=Embedder(device, basis.refinement.networks),
         watch=watch,
     )
+    if basis.kept is not None:
+        embeddings = _of_classes(embeddings, basis.kept)
     source = DpEmbedSource(embeddings, units.readings, device, basis.refinement)
     return Grant(source, None, lambda: source.accesses)
+
+
+def _of_classes(embeddings: ClassEmbeddings, labels: tuple[int, ...]) -> ClassEmbeddings:
+    if lost := set(labels) - set(embeddings.labels):
+        raise TooFewImages(
+            f"{len(lost)} classes of the set are lost in the noise on a part of the images",
+            hint="this site cannot take part, or may raise release.min_patients_per_class",
+        )
+    return replace(embeddings, labels=labels)
 
 
 def _private_experts(
@@ -115,7 +139,9 @@ def _private_experts(
 ) -> Grant:
     privacy = _formal(study)
     units, declared = _units(train, privacy), declared_units(site, privacy)
-    kept = noised_class_counts(units, len(study.classes)).kept(_least(site, study))
+    kept = basis.kept
+    if kept is None:
+        kept = noised_class_counts(units, len(study.classes)).kept(_least(site, study))
     _demand_a_class(kept)
     training = Training(basis.charged[1], declared, kept, device_of(site.device), basis.begin)
     store = _Shelf()

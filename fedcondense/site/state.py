@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from fedcondense.config.site import ReleasePolicy
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.distill.synthetic import SyntheticSet
 from fedcondense.errors import ReleaseRefused
 from fedcondense.exchange.approval import Approval
+from fedcondense.exchange.release_record import Refusal
 from fedcondense.files.lock import locked
 from fedcondense.files.storage import (
     read_arrays,
@@ -31,11 +34,12 @@ from fedcondense.privacy.receipt import Paid
 from fedcondense.progress import peak_megabytes
 from fedcondense.site.journal import JOURNAL
 
+RECEIPT = "paid.json"
 # what one set has; put aside with it when it is refused and another is tried
 _OF_AN_ATTEMPT = (
     "figures.json",  # first: without it no set counts as finished
     "synthetic.safetensors",
-    "paid.json",
+    RECEIPT,
     "audits.json",
     "likenesses.safetensors",
     "release-record.json",
@@ -49,7 +53,8 @@ class LocalFigures(BaseModel):
 
     `began` is in seconds since 1970 UTC. `images` and `groups` are those condensed, without the
     classes `left_out`; `real_bytes` is the size of their pixels as uint8 in the study's form;
-    memory is the most that the process held.
+    memory is the most that the process held. `data_digest` is that of the images and labels, which
+    an audit of the set must find again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,11 +68,16 @@ class LocalFigures(BaseModel):
     began: float
     seconds: float
     peak_megabytes: float
+    data_digest: str = ""
+
+    def is_of(self, train: LabeledImages) -> bool:
+        """Whether the set was condensed from just these images; yes where that was not kept."""
+        return self.data_digest in ("", data_digest(train))
 
 
 @dataclass(frozen=True)
 class Outlay:
-    """What a set was paid with, and how often its method asked for anything of patients."""
+    """What a set was paid with, and for how many accesses to patients."""
 
     paid: Paid
     accesses: int
@@ -144,6 +154,15 @@ class RoundState:
         # last: until it is gone, the attempt counts as the refused one
         (self.folder / "refusal.json").rename(aside / "refusal.json")
 
+    def count_as_refused(self, policy: ReleasePolicy) -> None:
+        """A set that cannot be audited as the policy asks, though that was tried, is refused."""
+        record = self.kept_record()
+        if record is None or record["refusals"] != [Refusal.AUDIT_MISSING]:
+            return
+        audits = self.audits(record["payload_sha256"])
+        if audits is not None and audits.covers(policy):
+            self.keep_refusal(record["refusals"])
+
     def demand_no_refusal(self) -> None:
         """A refused set stays refused: whoever asks again learns nothing more.
 
@@ -180,7 +199,7 @@ class RoundState:
         `outlay` is what it was paid with. A set that never faces a gate may have none.
         """
         if outlay is not None:
-            write_json(self.folder / "paid.json", outlay.to_json())
+            write_json(self.folder / RECEIPT, outlay.to_json())
         arrays = {
             "images": synthetic.images.cpu().numpy(),
             "labels": synthetic.labels.cpu().numpy(),
@@ -219,13 +238,17 @@ class RoundState:
         """Whether the gate was asked."""
         return (self.folder / "release-record.json").exists()
 
+    def kept_record(self) -> dict[str, Any] | None:
+        """The kept release record, if the gate was asked."""
+        return self.record() if self.has_record() else None
+
     def record(self) -> dict[str, Any]:
         """The kept release record."""
         return dict(read_json(self.folder / "release-record.json"))
 
     def outlay(self) -> Outlay:
         """What the kept set was paid with."""
-        return Outlay.from_json(read_json(self.folder / "paid.json"))
+        return Outlay.from_json(read_json(self.folder / RECEIPT))
 
     def keep_audits(self, audits: Audits) -> None:
         """Keep all that was found on the payload; it stays here."""
@@ -282,4 +305,12 @@ def local_figures(train: LabeledImages, synthetic: SyntheticSet, began: float) -
         began=began,
         seconds=time.time() - began,
         peak_megabytes=peak_megabytes(),
+        data_digest=data_digest(train),
     )
+
+
+def data_digest(train: LabeledImages) -> str:
+    """Of images and labels that were condensed, in their order; it never leaves the site."""
+    digest = hashlib.sha256(train.images.numpy().tobytes())
+    digest.update(train.labels.numpy().tobytes())
+    return digest.hexdigest()

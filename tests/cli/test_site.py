@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 from fedcondense.cli import site as command
 from fedcondense.config.loading import parse_settings
 from fedcondense.config.study import Study
+from fedcondense.errors import SettingsError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.files.storage import write_json
 from fedcondense.progress import Step
+from fedcondense.site import plan
 from fedcondense.site.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("audits_pass")
@@ -190,7 +193,21 @@ def test_an_epsilon_of_the_budget_stands_with_delta_and_unit(run: Run, tmp_path:
     assert "budget: epsilon 4, delta 1e-05, unit image" in lines
     planned = [line for line in lines if line.startswith("study tiny, mode dp-embed: afterwards")]
     assert planned
-    assert planned[0].endswith("at delta 1e-05, unit image")
+    assert planned[0].endswith("at delta 1e-05, unit image, accountant prv")
+
+
+def test_the_rows_of_a_plan_are_shown_before_anything_runs(run: Run, tmp_path: Path):
+    settle(tmp_path, private_study(), ledger={"epsilon": 1.0}, declared={"images": 24})
+
+    _, budget = run("budget")
+    previewed = CliRunner().invoke(command.app, ["preview", "SITE.toml"])
+
+    [row] = [line for line in budget if line.startswith("a round pays for: ")]
+    assert re.fullmatch(
+        r"a round pays for: class-embeddings, sigma 1\.\d+, rate 1, 1 step, unit image", row
+    )
+    assert previewed.exit_code == 3  # beyond the budget: no image was read
+    assert previewed.stderr.splitlines()[0] == row
 
 
 def test_a_study_beyond_the_budget_is_announced_and_then_refused_unread(run: Run, tmp_path: Path):
@@ -213,7 +230,23 @@ def test_noise_is_not_planned_without_a_declared_number(run: Run, tmp_path: Path
     code, lines = run("budget")
 
     assert code == 2
-    assert lines[0] == "error FC101: site.toml: [declared] images is missing"
+    assert "spent: epsilon 0 at delta 1e-05" in lines
+    assert "error FC101: site.toml: [declared] images is missing" in lines
+
+
+def test_an_epsilon_that_no_noise_reaches_hides_nothing_of_what_was_spent(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settle(tmp_path, private_study(), ledger={"epsilon": 4.0}, declared={"images": 24})
+
+    def unreachable(*args: Any, **options: Any) -> Any:
+        raise SettingsError("no noise suffices", hint="ask for more")
+
+    monkeypatch.setattr(plan, "sigma_for", unreachable)
+    code, lines = run("budget")
+
+    assert code == 2
+    assert lines.index("left: epsilon 4") < lines.index("error FC101: no noise suffices")
 
 
 def test_status_says_how_far_each_round_is_and_what_came_of_it(run: Run, tmp_path: Path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fedcondense.config.study import ImageSpec
 from fedcondense.data.archive import read_archive, save_images
 from fedcondense.data.dataset import LabeledImages
+from fedcondense.data.groups import Grouping
 from fedcondense.errors import DataError
 from fedcondense.progress import silent
 
@@ -66,7 +67,26 @@ def test_without_columns_nothing_is_invented(write_archive):
 
 
 def test_an_image_without_group_and_patient_is_a_group_of_its_own(write_archive):
-    assert _groups(write_archive()) == tuple(f"row-{row}" for row in range(6))
+    groups = _groups(write_archive())
+
+    assert len(set(groups)) == 6
+    assert all(group.startswith("image-") for group in groups)
+
+
+def test_equal_images_of_which_nothing_is_known_are_one_group_within_a_class(write_archive):
+    labels = np.array([0, 0, 1, 1, 1, 1])
+
+    groups = _groups(write_archive(images=GREY[[0, 0, 0, 1, 2, 3]], labels=labels))
+
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_the_name_of_an_image_of_which_nothing_is_known_is_its_own(write_archive):
+    everyone = _groups(write_archive())
+
+    fewer = _groups(write_archive(images=GREY[1:], labels=np.arange(1, 6) % 2))
+
+    assert fewer == everyone[1:]
 
 
 def test_the_group_comes_before_the_patient(write_archive):
@@ -76,16 +96,21 @@ def test_the_group_comes_before_the_patient(write_archive):
     )
 
     # row 4 has no group, but its patient p3 has one
-    assert _groups(path) == ("g1", "g1", "g2", "p9", "g2", "row-5")
+    assert _groups(path)[:-1] == ("g1", "g1", "g2", "p9", "g2")
 
 
-def test_a_patient_called_like_a_row_shares_no_group_with_it(write_archive):
-    path = write_archive(patient_id=np.array(["row-3", "", "", "", "", ""]))
+def test_under_differential_privacy_no_row_takes_the_group_of_another(write_archive):
+    path = write_archive(
+        group=np.array(["g1", "", "", "", "", ""]),
+        patient_id=np.array(["p1", "p1", "p2", "", "", ""]),
+    )
 
-    groups = _groups(path)
+    with pytest.raises(DataError) as caught:
+        read_archive(path, ImageSpec(size=16), silent, Grouping.PATIENTS)
 
-    assert groups[0] == "row-3"
-    assert len(set(groups)) == 6
+    assert caught.value.message == (
+        "1 patients have a group on some of their images and none on others"
+    )
 
 
 def test_progress_reaches_the_number_of_images(write_archive):

@@ -10,8 +10,9 @@ from fedcondense.config.site import ImageFolder
 from fedcondense.config.study import ImageSpec
 from fedcondense.data.dataset import LabeledImages
 from fedcondense.data.folder import list_folder
+from fedcondense.data.groups import Grouping
 from fedcondense.data.problems import naming_files
-from fedcondense.data.sources import Grouping, Reader
+from fedcondense.data.sources import Reader
 from fedcondense.errors import DataError
 from fedcondense.progress import silent
 

@@ -31,6 +31,7 @@ from fedcondense.config.study import Study
 from fedcondense.errors import ContributionRejected
 from fedcondense.exchange.contribution import Payload
 from fedcondense.exchange.guarantee import Account, Cumulative
+from fedcondense.exchange.record_words import ASSUMPTIONS
 from fedcondense.exchange.release_record import (
     STUDIED,
     Facts,
@@ -544,3 +545,10 @@ def test_any_record_in_range_is_canonical_and_reads_as_itself(attempts, images, 
 
     assert read_strictly(canonical(record)) == record
     assert is_read(record, round=round)
+
+
+def test_a_record_claims_nothing_of_when_a_reply_arrives():
+    for assumptions in ASSUMPTIONS.values():
+        [said] = [words for words in assumptions if "metric" in words]
+        assert said.endswith("when a reply arrives is not covered")
+        assert not any("timing" in words for words in assumptions)

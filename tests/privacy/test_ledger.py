@@ -347,6 +347,20 @@ def test_a_ledger_set_back_with_its_anchor_lacks_the_head_of_an_issued_record(le
         ledger.finish(issued)
 
 
+def test_a_round_that_rests_on_rows_which_the_ledger_lost_is_not_charged(ledger, folder):
+    copies_before = everything(folder)
+    first = ledger.charge(costing(1.0), ACCESS)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    for name, content in copies_before.items():
+        (folder / name).write_bytes(content)
+
+    with pytest.raises(LedgerError, match="does not hold the rows of a receipt"):
+        opened(folder).charge(costing(1.0), ACCESS, before=first.rows)
+    assert opened(folder).rows() == ()
+
+
 # Other processes
 
 PROCESS = """

@@ -10,7 +10,7 @@ from fedcondense.exchange.contribution import SyntheticArrays
 from fedcondense.learning.randomness import Seed
 from fedcondense.privacy import membership, shadows
 from fedcondense.privacy.findings import AuditResult, Finding, Verdict
-from fedcondense.privacy.membership import estimate_seconds, judge, membership_audit
+from fedcondense.privacy.membership import announced, estimate_seconds, judge, membership_audit
 from fedcondense.privacy.shadows import condense_shadows, halves, joined, nearness
 
 POPULATION = Population(4)
@@ -220,3 +220,11 @@ def test_it_reports_each_shadow():
 def test_sixteen_shadows_take_as_long_as_sixteen_condensations_and_a_little():
     assert estimate_seconds(60.0) == pytest.approx(16 * 60 * 1.1)
     assert estimate_seconds(60.0, shadows=8) == pytest.approx(8 * 60 * 1.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 seconds"), (89.6, "90 seconds"), (5400.0, "90 minutes"), (9e4, "25 hours")],
+)
+def test_an_estimate_is_told_in_the_unit_in_which_one_waits(seconds, said):
+    assert announced(seconds) == f"attacking membership takes about {said}"

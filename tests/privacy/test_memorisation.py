@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,20 +10,16 @@ from audit_kit import (
     PARTITIONED,
     STUDY,
     Population,
-    audit_study,
     decoded,
     mixed,
     noise_set,
     shown,
     subject,
 )
+from phantom_sets_kit import Made, many_phantoms, twenty
 
-from fedcondense.config.site import Phantoms
 from fedcondense.config.study import Study
-from fedcondense.data.dataset import LabeledImages, group_members, groups_by_class
-from fedcondense.data.loading import load_images
-from fedcondense.distill.methods import distill
-from fedcondense.distill.source import PlainSource
+from fedcondense.data.dataset import LabeledImages
 from fedcondense.exchange.contribution import SyntheticArrays
 from fedcondense.learning.partition import compose_partitions
 from fedcondense.learning.pixels import normalise
@@ -201,61 +196,30 @@ def test_of_sets_that_memorised_nobody_one_in_a_hundred_is_refused_at_most():
 
 
 # The real distillers on phantoms, small and short.
-SHORT = {"iterations": 30, "real_batch": 8}
-METHODS = {
-    "dm": SHORT,
-    "idm": SHORT | {"trained_networks": 1, "training_steps": 1, "training_batch": 8},
-}
-PATIENTS, HELD = 51, 17  # of each class, and how many of them are held out
 
 
 @pytest.fixture(scope="module")
 def phantoms() -> LabeledImages:
-    source = Phantoms(kind="phantoms", images_per_class=110, seed=5, size=32)
-    return load_images(source, audit_study(image={"size": 24}).image)
+    return many_phantoms()
 
 
-def condensed(phantoms: LabeledImages, method: str, start: str, seed: int) -> AuditResult:
-    """Condense a site's phantoms and audit the set as if its start were unknown."""
-    train, held_out = site_of(phantoms, seed)
-    study = audit_study(
-        classes=list(phantoms.classes),
-        image={"size": 24},
-        network={"width": 8, "depth": 2},
-        images_per_class=5,
-        distill={"method": method, "start": start, **METHODS[method]},
+def judged(made: Made) -> AuditResult:
+    """Audit the set as if its start were unknown."""
+    return memorisation_audit(
+        subject(made.arrays, made.train, made.held_out, made.study), seed=made.seed
     )
-    source = PlainSource(train.images, train.labels, study.image)
-    made = distill(source, study, seed=Seed(seed))
-    arrays = decoded(made.images, made.labels, study)
-    return memorisation_audit(subject(arrays, train, held_out, study), seed=Seed(seed))
-
-
-def site_of(phantoms: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages]:
-    random, members = np.random.default_rng(seed), group_members(phantoms)
-    train, held_out = [], []
-    for groups in groups_by_class(phantoms):
-        patients = random.permutation(groups)[:PATIENTS]
-        held_out += [row for patient in patients[:HELD] for row in members[str(patient)]]
-        train += [row for patient in patients[HELD:] for row in members[str(patient)]]
-    return phantoms.select(torch.tensor(train)), phantoms.select(torch.tensor(held_out))
-
-
-def twenty(phantoms: LabeledImages, start: str) -> list[AuditResult]:
-    make = partial(condensed, phantoms, start=start)
-    return [make(method, seed=seed) for method in METHODS for seed in range(10)]
 
 
 @pytest.mark.slow
 def test_of_twenty_sets_from_real_images_nineteen_are_refused_whatever_they_say(phantoms):
-    results = twenty(phantoms, "real")
+    results = [judged(made) for made in twenty(phantoms, "real")]
 
     assert sum(result.verdict is Verdict.REFUSED for result in results) >= 19
 
 
 @pytest.mark.slow
 def test_of_twenty_sets_from_noise_one_is_refused_at_most(phantoms):
-    results = twenty(phantoms, "noise")
+    results = [judged(made) for made in twenty(phantoms, "noise")]
 
     assert sum(result.verdict is Verdict.REFUSED for result in results) <= 1
     assert all(least(result, "stands-out").p > 1e-3 for result in results)

@@ -131,6 +131,29 @@ def test_a_refusal_gives_its_reasons_and_offers_no_way_around(tmp_path):
     assert "no original image is included" not in text
 
 
+def test_a_set_that_was_not_audited_as_asked_may_be_tried_again(tmp_path):
+    text = text_of(tmp_path, refused(Refusal.AUDIT_MISSING, memorisation="not-run"))
+
+    assert "preview SITE.toml , which tries again" in text
+    assert "no setting and no signature" not in text
+
+
+def test_what_a_hospital_says_of_its_data_stands_on_its_page_and_not_in_the_record(tmp_path):
+    page = local(about={"Ethics vote": "EK 7/2024", "Period": "<2019>"})
+
+    before, record = text_of(tmp_path, page).split("word for word")
+
+    assert "Ethics vote EK 7/2024 Period <2019>" in before
+    assert "EK 7/2024" not in record
+    assert "says of the data" not in text_of(tmp_path, local())
+
+
+def test_the_page_names_what_nobody_tried(tmp_path):
+    text = text_of(tmp_path, local())
+
+    assert "Not assessed Whether sets of several rounds together name a patient" in text
+
+
 @pytest.mark.parametrize("refusal", list(Refusal))
 def test_every_refusal_has_a_page(tmp_path, refusal):
     assert "This set must not leave." in html_of(tmp_path, refused(refusal))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,13 @@ from fedcondense.config.loading import parse_settings
 from fedcondense.config.study import Study
 from fedcondense.data import loading
 from fedcondense.distill.source import PlainSource
-from fedcondense.errors import ApprovalMissing, BudgetExhausted, ReleaseRefused, SettingsError
+from fedcondense.errors import (
+    ApprovalMissing,
+    BudgetExhausted,
+    LedgerError,
+    ReleaseRefused,
+    SettingsError,
+)
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.privacy.chain import Row, State
 from fedcondense.privacy.dp_embed import DpEmbedSource
@@ -21,7 +29,7 @@ from fedcondense.privacy.dp_sgd import DpSgdSource
 from fedcondense.privacy.ledger import PrivacyLedger
 from fedcondense.privacy.units import UnitImages
 from fedcondense.progress import Step
-from fedcondense.site import cohort
+from fedcondense.site import cohort, local_page, sources
 from fedcondense.site import contribute as module
 from fedcondense.site.officer import approve_payload
 
@@ -189,6 +197,61 @@ def test_a_killed_run_is_charged_again_and_never_goes_on(tmp_path):
     assert states_of(hospital)[:3] == [State.CHARGED, State.CHARGED, State.DONE]
 
 
+def another_round(hospital: Hospital) -> None:
+    """A second study on the same patients."""
+    values = hospital.study.model_dump(mode="json", exclude_none=True) | {"name": "another"}
+    hospital.study = parse_settings(Study, values, "another")
+    hospital.contribute()
+
+
+def test_a_ledger_that_was_lost_whole_is_refused(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    shutil.rmtree(hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError, match="both of its files were lost or set back"):
+        hospital.contribute()
+    with pytest.raises(LedgerError, match="both of its files were lost or set back"):
+        another_round(hospital)
+    assert rows_of(hospital) == ()
+
+
+def test_an_old_copy_of_both_files_of_the_ledger_is_refused(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+    shutil.copytree(hospital.site.ledger_folder, tmp_path / "backup")
+    another_round(hospital)
+
+    shutil.rmtree(hospital.site.ledger_folder)
+    shutil.copytree(tmp_path / "backup", hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError, match="does not hold what an earlier set was paid with"):
+        hospital.contribute()
+
+
+def test_a_set_that_was_put_aside_is_asked_for_its_receipt_too(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+    hospital.state.keep_refusal(["audit-memorisation"])
+    hospital.state.begin_anew(2)
+
+    shutil.rmtree(hospital.site.ledger_folder)
+
+    with pytest.raises(LedgerError):
+        hospital.contribute()
+
+
+def test_the_ledger_of_other_patients_is_asked_for_nothing(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    hospital.settings["population"] = "others"
+    another_round(hospital)
+
+    assert states_of(hospital)[0] is State.UNBOUNDED
+
+
 @pytest.mark.parametrize("mode", PRIVATE)
 def test_two_hospitals_with_equal_seeds_and_images_are_noised_differently(tmp_path, mode):
     sets = []
@@ -208,6 +271,69 @@ def test_a_record_states_the_guarantee_that_was_paid(tmp_path):
     guarantee = opened.record["privacy"]
     assert float(guarantee["epsilon"]) <= LOOSE
     assert guarantee["unit"] == "image"
+
+
+def test_a_record_that_was_read_on_one_day_is_sent_on_another(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "none")
+    monkeypatch.setattr(module, "today", lambda: "2026-01-01")
+    read = module.preview(hospital.site, hospital.study, round=1).record
+
+    monkeypatch.setattr(module, "today", lambda: "2026-01-02")
+    sent = hospital.open(hospital.contribute()).record
+
+    assert sent == read
+    assert sent["date"] == "2026-01-01"
+
+
+def test_a_record_is_made_anew_where_the_evidence_is_another(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "none")
+    monkeypatch.setattr(module, "today", lambda: "2026-01-01")
+    module.preview(hospital.site, hospital.study, round=1)
+
+    monkeypatch.setattr(module, "today", lambda: "2026-01-02")
+    hospital.settings["declared"] = {"images": 36}
+    sent = hospital.open(hospital.contribute()).record
+
+    assert (sent["date"], sent["declared"]["images"]) == ("2026-01-02", 36)
+
+
+def test_the_ledger_knows_which_images_were_read(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.contribute()
+
+    paid, done, _ = rows_of(hospital)
+
+    assert (paid.data_digest, done.state) == ("", State.DONE)
+    assert done.data_digest == hospital.state.figures().data_digest != ""
+
+
+def test_the_page_names_no_class_that_the_set_has_not(tmp_path, monkeypatch):
+    hospital = hospital_for(tmp_path, "dp-embed")
+    release = sources.release_class_embeddings
+
+    def without_the_last(*args: Any, **options: Any) -> Any:
+        found = release(*args, **options)
+        return dataclasses.replace(found, labels=(0, 1))
+
+    monkeypatch.setattr(sources, "release_class_embeddings", without_the_last)
+    shown: list[Any] = []
+    monkeypatch.setattr(local_page, "write_record_page", lambda path, local: shown.append(local))
+
+    hospital.contribute()
+
+    assert list(shown[0].training) == ["COVID", "Normal"]
+
+
+def test_what_a_site_says_of_its_data_is_shown_to_its_officer_and_not_sent(tmp_path):
+    hospital = hospital_for(tmp_path, "none")
+    hospital.settings["about"] = {"ethics": "EK 7/2024", "modality": "chest films"}
+
+    blob = hospital.contribute()
+
+    page = hospital.state.page.read_text()
+    assert "EK 7/2024" in page
+    assert "chest films" in page
+    assert b"EK 7/2024" not in hospital.plaintext(blob)
 
 
 def supervised(folder: Path) -> tuple[Hospital, SigningKey]:

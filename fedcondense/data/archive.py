@@ -178,8 +178,10 @@ def _groups(arrays: dict[str, np.ndarray], grouping: Grouping) -> tuple[str, ...
     group_of = {p: g for g, p in zip(given, patients, strict=True) if g and p}
     units = [g or group_of.get(p, p) for g, p in zip(given, patients, strict=True)]
     names = arrays["class_names"][arrays["labels"]].tolist()
+    splits = _texts(arrays, "split") or nothing
     return tuple(
-        unit or image_name(arrays["images"][row], names[row]) for row, unit in enumerate(units)
+        unit or image_name(arrays["images"][row], names[row], splits[row])
+        for row, unit in enumerate(units)
     )
 
 

@@ -34,9 +34,12 @@ class Grouping(StrEnum):
     PATIENTS = "patients"
 
 
-def image_name(pixels: UInt8[ndarray, ...], class_name: str) -> str:
-    """The group of an image of which nothing is known: equal images of a class share it."""
-    digest = hashlib.sha256(f"{pixels.shape}/{class_name}/".encode())
+def image_name(pixels: UInt8[ndarray, ...], class_name: str, split: str) -> str:
+    """The group of an image of which nothing is known: equal images of a class share it.
+
+    Those on the two sides of a `split` that the data gives do not: it is law, also for copies.
+    """
+    digest = hashlib.sha256(f"{pixels.shape}/{class_name}/{split}/".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return f"image-{digest.hexdigest()}"
 

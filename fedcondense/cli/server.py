@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import escape_unprintable, operator_errors, watch_on_terminal
 
 if TYPE_CHECKING:
     from fedcondense.config.server import ServerConfig
@@ -95,6 +95,7 @@ def report(server: ServerFile) -> None:
 
 def main() -> None:
     """Entry point of the command."""
+    escape_unprintable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
     app()
 

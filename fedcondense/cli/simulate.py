@@ -13,7 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    ALLOCATOR,
+    escape_unprintable,
+    operator_errors,
+    watch_on_terminal,
+)
 from fedcondense.errors import FedcondenseError
 
 if TYPE_CHECKING:
@@ -55,6 +60,7 @@ def simulate(
 
 def main() -> None:
     """Entry point of the command."""
+    escape_unprintable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
     app()
 

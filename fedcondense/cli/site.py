@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    ALLOCATOR,
+    escape_unprintable,
+    operator_errors,
+    watch_on_terminal,
+)
 
 if TYPE_CHECKING:
     from fedcondense.config.site import SiteConfig
@@ -113,6 +118,7 @@ def budget(site: SiteFile) -> None:
 
 def main() -> None:
     """Entry point of the command."""
+    escape_unprintable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
     _keep_large_tensors()
     app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import time
@@ -100,6 +101,15 @@ def _left(step: Step, elapsed: float) -> str:
         return ""
     rate = step.done / elapsed
     return f", {rate:.1f}/s, {(step.total - step.done) / rate:.0f} s left"
+
+
+def escape_unprintable() -> None:
+    """Let standard output show what it cannot encode, such as odd file names, as escapes.
+
+    Standard error does so by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

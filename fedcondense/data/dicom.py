@@ -92,6 +92,12 @@ def read_dicom(path: Path, burned_in: BurnedIn) -> DicomFilm:
         return DicomFilm(pixels[None], _patient_key(dataset))
 
 
+def unreadable(error: PermissionError) -> ImageError:
+    """What to say of a file that this user may not read."""
+    problem = (error.strerror or "permission denied").lower()
+    return ImageError(problem, hint="let the user of this program read it: chmod or chown")
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence pydicom: its warnings and log lines may quote what a tag holds."""
@@ -109,6 +115,8 @@ def _quiet() -> Iterator[None]:
 def _dicom_problems() -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise unreadable(error) from None
     except OSError as error:
         problem = error.strerror.lower() if error.strerror else "damaged or truncated DICOM"
         raise ImageError(problem, hint="export or copy the file again") from None

@@ -48,6 +48,7 @@ class Reading:
         problems: what is wrong with the other rows.
         total: rows of both kinds.
         copies: which files are copies of one film; None where none were looked for.
+        other_classes: see `Listing`.
     """
 
     images: LabeledImages = field(repr=False)
@@ -55,6 +56,7 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     total: int = 0
     copies: Duplicates | None = None
+    other_classes: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,14 @@ class Reader:
             _texts(file.split for file in files),
             patients_of(files, arrays["patients"]),
         )
-        return Reading(images, files, (*listing.problems, *problems), listing.total, copies)
+        return Reading(
+            images,
+            files,
+            (*listing.problems, *problems),
+            listing.total,
+            copies,
+            listing.other_classes,
+        )
 
 
 def _ready(images: LabeledImages) -> Reading:

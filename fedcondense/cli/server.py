@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 PROGRAM = "fedcondense-server"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# readable=False: what cannot be read is told with a code, not in a box of Typer's
 ServerFile = Annotated[
-    Path, typer.Argument(metavar="SERVER.toml", help="the server's settings, as `init` wrote them")
+    Path,
+    typer.Argument(
+        metavar="SERVER.toml", readable=False, help="the server's settings, as `init` wrote them"
+    ),
 ]
 
 
 @app.command()
 def init(
     server: Annotated[
-        Path, typer.Argument(metavar="SERVER.toml", help="where the settings are, or will be")
+        Path,
+        typer.Argument(
+            metavar="SERVER.toml", readable=False, help="where the settings are, or will be"
+        ),
     ],
     name: Annotated[
         str | None,
@@ -53,7 +60,10 @@ def init(
 def enroll(
     server: ServerFile,
     request: Annotated[
-        Path, typer.Argument(metavar="REQUEST", help="the file that the site's `init` wrote")
+        Path,
+        typer.Argument(
+            metavar="REQUEST", readable=False, help="the file that the site's `init` wrote"
+        ),
     ],
 ) -> None:
     """Let a site take part, once its fingerprints were compared by voice or on paper."""
@@ -125,7 +135,7 @@ def _init(server: Path, name: str) -> None:
     _say("Give every site these two files, and the address")
     _say(f"  {config.study}")
     _say(f"  {config.tls.authority}")
-    _say(f"  {config.address.names[0]}:{config.address.port}")
+    _say(f"  {config.address.shown}")
     _say("Digest and fingerprints are compared by voice or on paper, never by mail.")
     _say("The study can be edited until the first site has pinned its digest.")
 

@@ -38,7 +38,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def simulate(
     scenario: Annotated[
-        Path, typer.Argument(metavar="SCENARIO.toml", help="the study, its images and its sites")
+        Path,
+        typer.Argument(
+            metavar="SCENARIO.toml", readable=False, help="the study, its images and its sites"
+        ),
     ],
     data: Annotated[
         Path | None,

@@ -30,15 +30,22 @@ FIRST_ROUND = 1
 COMPUTING = frozenset({"preview", "join"})
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# readable=False: what cannot be read is told with a code, not in a box of Typer's
 SiteFile = Annotated[
-    Path, typer.Argument(metavar="SITE.toml", help="the site's settings, as `init` wrote them")
+    Path,
+    typer.Argument(
+        metavar="SITE.toml", readable=False, help="the site's settings, as `init` wrote them"
+    ),
 ]
 
 
 @app.command()
 def init(
     site: Annotated[
-        Path, typer.Argument(metavar="SITE.toml", help="where the settings are, or will be")
+        Path,
+        typer.Argument(
+            metavar="SITE.toml", readable=False, help="where the settings are, or will be"
+        ),
     ],
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="the site's name; its folder's if left out")

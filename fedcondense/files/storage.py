@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from fedcondense.errors import SettingsError
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -66,6 +68,24 @@ def write_exclusively(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     with _temporary_beside(path, data, mode) as temporary:
         os.link(temporary, path)
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def written_for_an_operator(path: Path) -> Iterator[None]:
+    """What cannot be written inside, at `path` or beside it, is an error that says where and why.
+
+    Raises:
+        SettingsError: an operation of the file system failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename or path)
+        where = where.parent if where.suffix == ".tmp" else where  # a temporary file says nothing
+        raise SettingsError(
+            f"{where}: {(error.strerror or 'cannot be written').lower()}",
+            hint="give a path in a folder that this user can write",
+        ) from None
 
 
 def canonical_json(value: Any) -> bytes:

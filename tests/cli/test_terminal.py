@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from fedcondense.cli import server, simulate, site
 
@@ -27,3 +31,25 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes(
     sys.stdout.flush()
 
     assert shown.getvalue() == b"M\\udcfcller-1.png\n"
+
+
+@pytest.mark.parametrize(
+    ("app", "command"),
+    [(site.app, "status"), (server.app, "status"), (simulate.app, "")],
+)
+def test_settings_that_cannot_be_read_are_an_error_with_a_code(
+    app: typer.Typer, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.touch()
+
+    def refuse(self: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    ran = CliRunner().invoke(app, [*filter(None, [command]), str(path)])
+
+    assert ran.exit_code == 2
+    assert f"error FC101: {path}: permission denied\n" in ran.stderr

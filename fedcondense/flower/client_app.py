@@ -28,7 +28,7 @@ from fedcondense.exchange.run_description import Request, verify_description
 from fedcondense.flower.home import Home, home_of, keep_trace
 from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_reply
 from fedcondense.site.journal import Journal
-from fedcondense.site.last_request import LastRequest, note_request
+from fedcondense.site.last_request import LastRequest, basis_of, note_request
 from fedcondense.site.limits import check_message, check_study, count_request
 
 app = ClientApp()
@@ -111,7 +111,8 @@ class Visit:
             return
         number, version = (self.ask.round, self.ask.version) if self.ask else (0, "")
         now = int(time.time())
-        last = LastRequest(now, self.kind, number, str(reply.outcome), reply.code, version)
+        outcome, basis = str(reply.outcome), basis_of(self.site)
+        last = LastRequest(now, self.kind, number, outcome, reply.code, version, basis)
         note_request(self.site.state, last)
 
 

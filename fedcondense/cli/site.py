@@ -178,6 +178,7 @@ def _check(path: Path) -> None:
     from fedcondense.data.problems import naming_files
     from fedcondense.flower.hops import check_hops
     from fedcondense.site.doctor import check_site
+    from fedcondense.site.payment import payment
 
     def survey(site: SiteConfig, study: Study) -> Iterable[Finding]:
         from fedcondense.site.image_survey import survey_images  # torch takes seconds
@@ -185,7 +186,7 @@ def _check(path: Path) -> None:
         with watch_on_terminal() as watch, naming_files():
             return list(survey_images(site, study, watch=watch))
 
-    healthy = _tell(check_site(path, survey=survey))
+    healthy = _tell(check_site(path, surveys={"budget": payment, "images": survey}))
     if not (_tell(check_hops(load_site(path))) and healthy):
         sys.exit(1)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MARK = b"DICM"  # after a preamble of 128 bytes
 PREAMBLE = 128
+NO_PYDICOM = "a DICOM file, and pydicom is not installed"
 TAGS = [
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "SamplesPerPixel", "NumberOfFrames", "BurnedInAnnotation"),
@@ -137,8 +138,8 @@ def _require_pydicom() -> None:
         import pydicom  # noqa: F401
     except ImportError:
         raise _unread(
-            "a DICOM file, and pydicom is not installed",
-            "install fedcondense with its extra: pip install 'fedcondense[dicom]'",
+            NO_PYDICOM,
+            "pip install 'pydicom>=3,<4'",
         ) from None
 
 

@@ -30,6 +30,7 @@ from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_re
 from fedcondense.site.journal import Journal
 from fedcondense.site.last_request import LastRequest, basis_of, note_request
 from fedcondense.site.limits import check_message, check_study, count_request
+from fedcondense.site.payment import demand_payable
 
 app = ClientApp()
 
@@ -54,11 +55,15 @@ def result(message: Message, context: Context) -> Message:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a site stands: its settings, its study, and whether the gate is enforced."""
+    """Where a site stands: its settings and study, whether the gate is enforced, and of what kind.
+
+    `deployed` is a hospital's own machine; the others are played in a simulation.
+    """
 
     site: SiteConfig
     study: Study
     mode: ReleaseMode
+    deployed: bool
 
     def verify(self, ask: Ask) -> Request:
         """The request, if it is one that this site agreed to.
@@ -117,6 +122,9 @@ class Visit:
 
 
 def _ready(place: Place, request: Request, ask: Ask) -> Reply:
+    """A hospital that cannot pay says so now: else it would count for the quorum."""
+    if place.deployed:
+        demand_payable(place.site, place.study, request.round)
     return Reply(Outcome.READY)
 
 
@@ -154,12 +162,12 @@ def _answer(
     """The reply to `message`; whatever goes wrong becomes an outcome and a code."""
     visit = Visit(message)
     try:
-        visit.home = home_of(context)
-        visit.site = site = load_site(visit.home.settings)
+        visit.home = home = home_of(context)
+        visit.site = site = load_site(home.settings)
         check_message(site.limits, visit.kind, _size_of(message))
         visit.ask = read_request(message)
         visit.signing_key = fingerprint_digits(SigningKey.load(site.signing_key).fingerprint)
-        place = Place(site, load_study(site.study), visit.home.mode)
+        place = Place(site, load_study(site.study), home.mode, home.deployed)
         request = place.verify(visit.ask)
         check_study(site.limits, place.study, request.round)
         reply = act(place, request, visit.ask)

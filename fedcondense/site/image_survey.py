@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fedcondense.config.privacy import FormalPrivacy, Unit
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
+from fedcondense.data.dicom import NO_PYDICOM
 from fedcondense.data.problems import Naming
 from fedcondense.data.sources import Reader
 from fedcondense.data.survey import ClassCount, Survey, survey
@@ -30,7 +31,11 @@ def survey_images(site: SiteConfig, study: Study, *, watch: Watch = silent) -> I
         held_out=site.release.held_out,
     )
     yield _total(found)
-    for problem in found.problems[:SHOWN]:
+    problems = [problem for problem in found.problems if problem.reason != NO_PYDICOM]
+    if unread := [problem for problem in found.problems if problem.reason == NO_PYDICOM]:
+        text = f"{len(unread)} images are DICOM, and pydicom is not installed"
+        yield Finding("software", Verdict.FAILED, text, unread[0].hint)
+    for problem in problems[:SHOWN]:
         text = f"{problem.file or f'row {problem.row}'}: {problem.reason}"
         yield Finding("image", Verdict.FAILED, text, problem.hint)
     for name in found.other_classes[:SHOWN]:

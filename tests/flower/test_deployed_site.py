@@ -243,3 +243,12 @@ def test_no_message_can_choose_the_site(lakeside: Hospital, tmp_path: Path) -> N
     reply = read_reply(client_app.app(request, chosen))
 
     assert reply.signing_key == key_of(lakeside)
+
+
+def test_a_site_that_cannot_pay_says_so_before_it_counts_for_a_quorum(lakeside: Hospital) -> None:
+    lakeside.change(ledger={"epsilon": 8.0})  # pays for no study without differential privacy
+
+    message = ask(lakeside, HELLO)
+
+    assert read_reply(message).outcome is Outcome.REFUSED
+    assert read_reply(message).code == "FC406"

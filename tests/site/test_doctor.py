@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from joined_kit import Hospital, hospital
+from project_kit import extra_of
 
+from fedcondense.config.privacy import DpEmbed
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
 from fedcondense.errors import DataError
@@ -89,12 +92,28 @@ def test_the_images_are_looked_at_only_once_the_study_is_known(lakeside: Hospita
         yield Finding("images", Verdict.OK, f"{len(study.classes)} classes")
         raise DataError("the folder is empty", hint="look there")
 
-    *_, found, failure = check_site(lakeside.settings, survey=survey)
+    *_, found, failure = check_site(lakeside.settings, surveys={"images": survey})
     lakeside.change(study_digest="ab" * 32)
 
     assert found.text == "2 classes"
     assert failure == Finding("images", Verdict.FAILED, "the folder is empty", "look there")
     assert "images" not in lines(lakeside)
+
+
+@pytest.mark.parametrize("found", [None, "opacus"])
+def test_a_study_with_differential_privacy_needs_opacus(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    assert "software" not in lines(lakeside)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+
+    privacy = DpEmbed(mode="dp-embed", epsilon=8.0, delta=1e-5)
+    study = lakeside.study.model_copy(update={"privacy": privacy})
+    monkeypatch.setattr(doctor, "releasable_study", lambda site: study)
+
+    software = lines(lakeside)["software"]
+    assert software.verdict is (Verdict.OK if found else Verdict.FAILED)
+    assert software.hint == ("" if found else f"pip install '{extra_of('dp')}'")
 
 
 def test_a_full_disk_and_a_small_memory_are_failures(

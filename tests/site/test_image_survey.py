@@ -10,6 +10,7 @@ from joined_kit import Hospital, hospital
 from fedcondense.config.privacy import DpEmbed, Unit
 from fedcondense.config.site import load_site
 from fedcondense.config.study import Study
+from fedcondense.data.dicom import NO_PYDICOM
 from fedcondense.data.problems import Problem
 from fedcondense.data.survey import ClassCount, Survey
 from fedcondense.site import image_survey
@@ -146,3 +147,16 @@ def test_a_folder_that_no_class_is_named_like_is_told(
 
     assert told.verdict is Verdict.NOTE
     assert told.text == "the folder Covid holds images, and no class of the study is called so"
+
+
+def test_a_missing_reader_of_dicom_is_one_line(
+    lakeside: Hospital, found: dict[str, object]
+) -> None:
+    found["problems"] = tuple(
+        Problem(row, NO_PYDICOM, "install it", f"{row}.dcm") for row in range(1, 40)
+    )
+
+    failures = [line for line in lines(lakeside) if line.verdict is Verdict.FAILED]
+
+    assert [line.what for line in failures] == ["images", "software"]
+    assert failures[1].text == "39 images are DICOM, and pydicom is not installed"

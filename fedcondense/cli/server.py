@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 import time
@@ -14,7 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import escape_unprintable, operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    escape_unprintable,
+    heed_stop,
+    operator_errors,
+    watch_on_terminal,
+)
 
 if TYPE_CHECKING:
     from fedcondense.config.server import ServerConfig
@@ -106,7 +110,7 @@ def report(server: ServerFile) -> None:
 def main() -> None:
     """Entry point of the command."""
     escape_unprintable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    heed_stop()
     app()
 
 

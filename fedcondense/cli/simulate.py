@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from fedcondense.cli.terminal import (
     ALLOCATOR,
     escape_unprintable,
+    heed_stop,
     operator_errors,
     watch_on_terminal,
 )
@@ -64,7 +64,7 @@ def simulate(
 def main() -> None:
     """Entry point of the command."""
     escape_unprintable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    heed_stop()
     app()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from fedcondense.cli.terminal import (
     ALLOCATOR,
     escape_unprintable,
+    heed_stop,
     operator_errors,
     watch_on_terminal,
 )
@@ -126,7 +126,7 @@ def budget(site: SiteFile) -> None:
 def main() -> None:
     """Entry point of the command."""
     escape_unprintable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    heed_stop()
     _keep_large_tensors()
     app()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +16,16 @@ import typer
 from typer.testing import CliRunner
 
 from fedcondense.cli import server, simulate, site
+from fedcondense.cli.terminal import operator_errors
 
 ODD = os.fsdecode(b"M\xfcller-1.png")  # the bytes of an old archive, in Latin-1
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("command", [site, server, simulate])
@@ -53,3 +63,26 @@ def test_settings_that_cannot_be_read_are_an_error_with_a_code(
 
     assert ran.exit_code == 2
     assert f"error FC101: {path}: permission denied\n" in ran.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+@pytest.mark.parametrize("command", [site, server, simulate])
+def test_a_stop_of_a_service_is_told_from_an_error(
+    command: ModuleType,
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped() -> None:
+        with operator_errors("fedcondense"):
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(sys, "argv", ["fedcondense", "--help"])
+    monkeypatch.setattr(command, "app", stopped)
+
+    with pytest.raises(SystemExit) as end:
+        command.main()
+
+    assert end.value.code == code
+    assert "error FC103: stopped by the operator" in capsys.readouterr().err

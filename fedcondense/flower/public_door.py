@@ -42,7 +42,7 @@ class PublicDoor:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
         elif (status := self.refusal(scope)) is not None:
-            await _answer(status, send)
+            await answer(status, send)
         else:
             await self.app(scope, receive, send)
 
@@ -74,7 +74,8 @@ class PublicDoor:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_long else None
 
 
-async def _answer(status: HTTPStatus, send: Send) -> None:
+async def answer(status: HTTPStatus, send: Send) -> None:
+    """A status and nothing else."""
     headers = [(b"content-length", b"0"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": int(status), "headers": headers})
     await send({"type": "http.response.body", "body": b""})

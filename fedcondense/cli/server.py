@@ -171,12 +171,13 @@ def _show_keys(asked: EnrolmentRequest) -> None:
 
 
 def _run(server: Path) -> None:
-    from fedcondense.flower.deployment import check_tls, serve
+    from fedcondense.flower.deployment import check_ports, check_tls, serve
     from fedcondense.server.current_run import study_of
 
     config = _loaded(server)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     check_tls(config)
+    check_ports(config)
     study = study_of(config)
     from fedcondense.server.conclusion import Conclusion  # torch takes seconds
     from fedcondense.server.evaluation_images import load_evaluation

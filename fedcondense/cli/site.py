@@ -195,8 +195,9 @@ def _tell(findings: Iterable[Finding]) -> bool:
     """Print each finding as it comes; whether none failed."""
     healthy = True
     for finding in findings:
+        code = f" ({finding.code})" if finding.code else ""
         hint = f"\n        {finding.hint}" if finding.hint else ""
-        print(f"{finding.verdict:<7} {finding.what}: {finding.text}{hint}", flush=True)  # noqa: T201
+        print(f"{finding.verdict:<7} {finding.what}: {finding.text}{code}{hint}", flush=True)  # noqa: T201
         healthy = healthy and finding.verdict != "failed"
     return healthy
 

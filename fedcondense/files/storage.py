@@ -70,6 +70,11 @@ def write_exclusively(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     _sync_folder(path.parent)
 
 
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists: on whose disk it would be made."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
 @contextlib.contextmanager
 def written_for_an_operator(path: Path) -> Iterator[None]:
     """What cannot be written inside, at `path` or beside it, is an error that says where and why.

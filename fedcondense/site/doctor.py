@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from fedcondense.config.study import Study
 from fedcondense.errors import FedcondenseError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.node_key import NodeKey
+from fedcondense.files.storage import nearest_existing
+from fedcondense.site.free_memory import available_memory
 from fedcondense.site.readiness import (
     officer_of,
     pinned_fingerprint,
@@ -51,6 +52,7 @@ class Finding:
     verdict: Verdict
     text: str
     hint: str = ""
+    code: str = ""  # of the error that it is, see docs/ref-errors.md
 
 
 Survey = Callable[[SiteConfig, Study], Iterable[Finding]]
@@ -86,7 +88,7 @@ def check_site(path: Path, *, surveys: Mapping[str, Survey] | None = None) -> It
 
 def failed(what: str, error: FedcondenseError) -> Finding:
     """An error as the line of a check."""
-    return Finding(what, Verdict.FAILED, error.message, error.hint)
+    return Finding(what, Verdict.FAILED, error.message, error.hint, error.code)
 
 
 def _surveyed(what: str, site: SiteConfig, study: Study, survey: Survey) -> Iterator[Finding]:
@@ -153,7 +155,7 @@ def _state(site: SiteConfig) -> str:
 
 
 def _disk(site: SiteConfig) -> Finding:
-    free = shutil.disk_usage(_existing(site.state)).free / GIGABYTE
+    free = shutil.disk_usage(nearest_existing(site.state)).free / GIGABYTE
     text = f"{free:.1f} GB free for the state directory"
     if free < LEAST_DISK:
         hint = f"{LEAST_DISK:.0f} GB hold a cache of images and checkpoints"
@@ -214,15 +216,6 @@ _CHECKS: dict[str, Callable[[SiteConfig], Finding | str | None]] = {
 }
 
 
-def available_memory(source: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that programs can still take, or None where the system does not say."""
-    try:
-        match = re.search(r"^MemAvailable: +(\d+) kB$", source.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(match[1]) * 1024 if match else None
-
-
 def others_here(processes: Path = Path("/proc")) -> int:
     """How many other people, not services, have processes on this machine."""
     owners = set()
@@ -232,7 +225,3 @@ def others_here(processes: Path = Path("/proc")) -> int:
         except OSError:  # it has just ended
             continue
     return len({owner for owner in owners if owner >= FIRST_PERSON} - {os.getuid()})
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -22,7 +22,6 @@ from fedcondense.site import doctor
 from fedcondense.site.doctor import (
     Finding,
     Verdict,
-    available_memory,
     check_site,
     others_here,
 )
@@ -96,7 +95,9 @@ def test_the_images_are_looked_at_only_once_the_study_is_known(lakeside: Hospita
     lakeside.change(study_digest="ab" * 32)
 
     assert found.text == "2 classes"
-    assert failure == Finding("images", Verdict.FAILED, "the folder is empty", "look there")
+    assert failure == Finding(
+        "images", Verdict.FAILED, "the folder is empty", "look there", "FC202"
+    )
     assert "images" not in lines(lakeside)
 
 
@@ -134,14 +135,6 @@ def test_a_gpu_that_is_not_there_is_a_failure_and_auto_takes_the_cpu(lakeside: H
 
     lakeside.change(device="cpu", threads=2)
     assert lines(lakeside)["device"].text == "CPU, 2 threads"
-
-
-def test_free_memory_is_read_where_the_system_says_it(tmp_path: Path) -> None:
-    source = tmp_path / "meminfo"
-    source.write_text("MemTotal:       9 kB\nMemAvailable:    2048 kB\n")
-
-    assert available_memory(source) == 2 * 2**20
-    assert available_memory(tmp_path / "none") is None
 
 
 def test_other_people_on_the_machine_are_counted_services_are_not(

@@ -45,33 +45,33 @@ def test_the_page_explains_every_hop_of_check() -> None:
         assert f"| {hop} | " in PAGE
 
 
-def as_root(page: str, fake: Path) -> str:
+def as_root(page: str, root: Path) -> str:
     """The page's commands that move files, with another root and nobody's permissions changed."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", page.partition("## 7. As a service")[2], re.S | re.M)
     [moving] = [block for block in blocks if "mv -T" in block]
     lines = [line for line in moving.splitlines() if not line.startswith("chown")]
     assert len(lines) >= 6
     text = "\n".join(lines).replace("-g fedcondense ", "")
-    return re.sub(r"/(etc|var/lib)/", rf"{fake}/\1/", text)
+    return re.sub(r"/(etc|var/lib)/", rf"{root}/\1/", text)
 
 
 def test_the_state_moves_to_the_service_as_a_whole_word_for_word(tmp_path: Path) -> None:
-    folder, fake = tmp_path / "lakeside", tmp_path / "root"
+    folder, root = tmp_path / "lakeside", tmp_path / "root"
     made = init_site(folder / "SITE.toml")
     for name in ("study.toml", "authority.pem"):
         (folder / name).touch()
     before = load_site(folder / "SITE.toml")
     PrivacyLedger.open(before.ledger_folder, before.population, None)
     (before.ledger_folder / "charged").touch()
-    (fake / "etc").mkdir(parents=True)
-    (fake / "var" / "lib").mkdir(parents=True)
+    (root / "etc").mkdir(parents=True)
+    (root / "var" / "lib").mkdir(parents=True)
 
-    subprocess.run(["sh", "-eu", "-c", as_root(PAGE, fake)], cwd=folder, check=True)
+    subprocess.run(["sh", "-eu", "-c", as_root(PAGE, root)], cwd=folder, check=True)
 
-    site = load_site(fake / "etc" / "fedcondense" / "SITE.toml")
+    site = load_site(root / "etc" / "fedcondense" / "SITE.toml")
     assert SigningKey.load(site.signing_key).fingerprint == made.signing
     assert (site.ledger_folder / "charged").exists()
-    assert private_folder(site.state) == fake / "var" / "lib" / "fedcondense"
+    assert private_folder(site.state) == root / "var" / "lib" / "fedcondense"
     assert not before.state.exists()  # a copy would be a second ledger
 
 

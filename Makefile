@@ -39,7 +39,8 @@ bench: $(STAMP)
 deployment: $(STAMP)
 	PYTHONPATH=tests/kits $(BIN)/python tests/measures/deployment.py --sites $(or $(SITES),3) --group $(or $(GROUP),0)
 
-# kills every process of a deployment in every phase; CELLS="superlink/condensing ..." for some
+# kills every process of a deployment in every phase; goes on where it was interrupted;
+# CELLS="superlink/condensing ..." for some, CELLS="link busy" for two that are never played unnamed
 chaos: $(STAMP)
 	PYTHONPATH=tests/kits $(BIN)/python tests/chaos/kill_matrix.py $(CELLS)
 

@@ -145,9 +145,9 @@ def _init(server: Path, name: str) -> None:
 
 
 def _enroll(server: Path, request: Path) -> None:
-    from fedcondense.server.foundation import register_of
+    from fedcondense.server.foundation import enroll_site
 
-    asked = register_of(_loaded(server)).enroll(request, now=time.time())
+    asked = enroll_site(_loaded(server), request, now=time.time())
     _say(f"{asked.site} is enrolled until {_day(asked.expires)}. Compare with the site, now:")
     _show_keys(asked)
     _say(f"If they differ: {PROGRAM} revoke {server} {asked.site}")
@@ -158,7 +158,8 @@ def _revoke(server: Path, site: str) -> None:
 
     found = register_of(_loaded(server)).revoke(site, now=time.time())
     _say(
-        f"{site} is revoked for good. A server that runs refuses it within seconds. Its keys were:"
+        f"{site} is revoked for good. A server that collects refuses it within seconds, one that "
+        "concludes a round when that is done. Its keys were:"
     )
     _show_keys(found)
 

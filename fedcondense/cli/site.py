@@ -279,7 +279,8 @@ def _score_of(kept: RoundKept) -> str:
         return ""
     score = kept.scores["balanced_accuracy"]
     mean, low, high = (float(score[name]) for name in ("mean", "low", "high"))
-    return f"; its global set: balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f})"
+    sent = "" if kept.has_set else ", too large to be sent"
+    return f"; its global set{sent}: balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _stage_of(kept: RoundKept) -> str:

@@ -107,7 +107,11 @@ class ServerLimits(Settings):
     """What the server takes in; no contribution can raise them, and none is ever above 64 MiB."""
 
     attempts: int = Field(
-        5, ge=1, le=100, description="refused contributions of a site and round, then no more"
+        5,
+        ge=1,
+        le=100,
+        description="refused contributions of a site and round, then no more; "
+        "a site uploads at most 128 MiB for each in a round",
     )
     stored_megabytes: int = Field(
         2048, ge=1, le=1_000_000, description="MiB of sealed contributions in one run"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LONGEST_LOOK = 1.0  # seconds
 
 
 @contextmanager
@@ -25,19 +28,33 @@ def locked(path: Path) -> Iterator[None]:
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Like `locked`, but never wait: say False, and hold nothing, where somebody else holds it."""
     with _opened(path) as descriptor:
-        free = False
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        yield free
+        yield _takes(descriptor)
 
 
 def is_locked(path: Path) -> bool:
     """Whether somebody holds `path` now; nobody holds what does not exist."""
     if not path.exists():
         return False
-    with locked_if_free(path) as free:
-        return not free
+    with _opened(path) as descriptor:
+        return not _locks(descriptor, fcntl.LOCK_SH)
+
+
+def _takes(descriptor: int) -> bool:
+    """Whether it is ours now; who only looks holds it for an instant, and shared."""
+    until = time.monotonic() + LONGEST_LOOK
+    while not _locks(descriptor, fcntl.LOCK_EX):
+        if not _locks(descriptor, fcntl.LOCK_SH) or time.monotonic() > until:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(0.01)
+    return True
+
+
+def _locks(descriptor: int, kind: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from fedcondense.errors import SettingsError
+
+ABANDONED = 3600.0  # seconds; the largest file is written in a few
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,6 +45,15 @@ def _temporary_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what writers that were killed left in a folder and below, an hour ago or more."""
+    latest = time.time() - ABANDONED
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if _TEMPORARY.fullmatch(path.name) and path.stat().st_mtime < latest:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fedcondense.config.study import LARGEST_GLOBAL_SET
 from fedcondense.errors import RunDirectoryError
 from fedcondense.files.storage import read_arrays
 from fedcondense.flower.messages import Ask
@@ -22,12 +25,13 @@ def ask_of_round(run: RunDirectory, round: int) -> Ask:
 
 
 def result_of_round(run: RunDirectory, round: int) -> Ask:
-    """The message that tells what a concluded round gave.
+    """The message that tells what a concluded round gave; without a set that no site takes in.
 
     Raises:
         RunDirectoryError: the round is not concluded.
     """
-    return _with_result(run, round, given=round)
+    told = _with_result(run, round, given=round)
+    return told if len(told.data) <= LARGEST_GLOBAL_SET else replace(told, data=b"")
 
 
 def _with_result(run: RunDirectory, round: int, *, given: int) -> Ask:

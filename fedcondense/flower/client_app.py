@@ -23,13 +23,13 @@ from fedcondense.errors import (
     ReleaseRefused,
 )
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits
-from fedcondense.exchange.round_result import Expected, Given, read_given
+from fedcondense.exchange.round_result import Expected, Given, read_given, read_result
 from fedcondense.exchange.run_description import Request, verify_description
 from fedcondense.flower.home import Home, home_of, keep_trace
-from fedcondense.flower.messages import Ask, Outcome, Reply, read_request, to_reply
+from fedcondense.flower.messages import RESULT, Ask, Outcome, Reply, read_request, to_reply
 from fedcondense.site.journal import Journal
 from fedcondense.site.last_request import LastRequest, basis_of, note_request
-from fedcondense.site.limits import check_message, check_study, count_request
+from fedcondense.site.limits import check_deadline, check_message, check_study, count_request
 from fedcondense.site.payment import demand_payable
 
 app = ClientApp()
@@ -81,18 +81,32 @@ class Place:
             verify_description(ask.description, pinned=pinned, study=self.study), ask.round
         )
 
+    def told(self, ask: Ask, request: Request) -> None:
+        """Keep the scores of a round whose set was too large to be sent.
+
+        Raises:
+            DescriptionRejected: the pinned key did not sign them for this run.
+        """
+        result = read_result(ask.result, self._expected(request, request.round))
+        from fedcondense.site.global_set import keep_result  # loads torch
+
+        keep_result(self.site.state, result, ask.result)
+
     def given(self, ask: Ask, request: Request, round: int) -> Given:
         """What `round` gave, if it is what the pinned key signed for this run; kept at the site.
 
         Raises:
             DescriptionRejected: it is not.
         """
-        pinned, run = self.site.run_signing_fingerprint, request.description.run
-        given = read_given(ask.result, ask.data, Expected(self.study, pinned, round, run))
+        given = read_given(ask.result, ask.data, self._expected(request, round))
         from fedcondense.site.global_set import keep_global  # loads torch
 
         keep_global(self.site.state, given)
         return given
+
+    def _expected(self, request: Request, round: int) -> Expected:
+        pinned, run = self.site.run_signing_fingerprint, request.description.run
+        return Expected(self.study, pinned, round, run)
 
 
 @dataclass
@@ -109,6 +123,15 @@ class Visit:
     def kind(self) -> str:
         """The type of the message."""
         return self.message.metadata.message_type
+
+    def check_deadline(self, request: Request) -> None:
+        """Refuse at a hospital to contribute to a run that is over; its result may come later.
+
+        Raises:
+            DescriptionRejected: it is.
+        """
+        if self.home is not None and self.home.deployed and self.kind != RESULT:
+            check_deadline(request.description.deadline, time.time())
 
     def note(self, reply: Reply) -> None:
         """Keep at a hospital what was asked and answered."""
@@ -135,7 +158,10 @@ def _told(place: Place, request: Request, ask: Ask) -> Reply:
             f"the server tells the result of round {request.round} of {place.study.rounds}",
             hint="compare the study digest with the server operator",
         )
-    place.given(ask, request, request.round)
+    if ask.data:
+        place.given(ask, request, request.round)
+    else:
+        place.told(ask, request)
     return Reply(Outcome.READY)
 
 
@@ -169,6 +195,7 @@ def _answer(
         visit.signing_key = fingerprint_digits(SigningKey.load(site.signing_key).fingerprint)
         place = Place(site, load_study(site.study), home.mode, home.deployed)
         request = place.verify(visit.ask)
+        visit.check_deadline(request)
         check_study(site.limits, place.study, request.round)
         reply = act(place, request, visit.ask)
     except Exception as error:  # noqa: BLE001  (Flower sends the text of what passes here)

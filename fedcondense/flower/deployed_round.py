@@ -16,10 +16,12 @@ from fedcondense.config.server import ServerConfig, seconds_of
 from fedcondense.errors import FederationError, QuorumMissed
 from fedcondense.exchange.enrolment_request import EnrolmentRequest
 from fedcondense.flower.notify import READY, notify
+from fedcondense.flower.restarts import Restarts
 from fedcondense.flower.round_files import (
     Intake,
     Plan,
     Told,
+    longest_telling,
     read_intake,
     read_progress,
     read_told,
@@ -32,14 +34,11 @@ from fedcondense.progress import Step, Watch
 from fedcondense.server.current_run import CurrentRun, demand_key, renew_deadline
 from fedcondense.server.enrolment import Register, admit
 from fedcondense.server.events import note
-from fedcondense.server.intake import stored_digests
+from fedcondense.server.intake import rejected_sites, stored_digests, stored_sites
 
 LOOK = 0.5  # seconds between two looks at the run directory and at Flower's processes
 ASK_FLOWER = 10.0  # seconds between two questions to the SuperLink, and two looks at enrolled/
 GRACE = 30.0  # seconds beyond the deadline for the ServerApp to write its intake
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two starts of Flower
-LONGEST_TELLING = 150.0  # seconds in which sites are told what the study gave
-MOST_FAILURES = 10  # of Flower, one after another, without a contribution in between
 _log = logging.getLogger(__name__)
 
 Conclude = Callable[[CurrentRun, int], None]
@@ -66,6 +65,20 @@ class Collector(Protocol):
 
 
 @dataclass
+class Due:
+    """Says once in so many seconds that it is time."""
+
+    seconds: float
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> bool:
+        """Whether it is time; if so, the seconds begin anew."""
+        is_due = time.monotonic() - self.last >= self.seconds
+        self.last = time.monotonic() if is_due else self.last
+        return is_due
+
+
+@dataclass
 class DeployedRound:
     """One round of a run, from wherever an earlier process left it."""
 
@@ -74,13 +87,14 @@ class DeployedRound:
     number: int
     conclude: Conclude
     watch: Watch
-    failures: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
     told: tuple[int, int] | None = None
     has_worked: bool = False
+    flower_run: int = 0
     admitted: dict[str, EnrolmentRequest] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.run, self.pause = self.current.run, FIRST_PAUSE
+        self.run = self.current.run
         self.register = Register(self.config.enrolled, self.config.revoked)
 
     def play(self) -> None:
@@ -93,25 +107,29 @@ class DeployedRound:
             return
         self._ask_for_the_round()
         while not self._live_once():
-            time.sleep(self.pause)
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            time.sleep(self.restarts.pause)
 
     def tell_sites(self) -> None:
-        """Tell the sites what the study gave, where it was concluded without Flower."""
+        """Tell the sites what the study gave, where Flower did not live to do so; tried once."""
         self._admit()
         try:
             with SuperLink(self.config, self.run).running() as flower:
                 flower.enrol(self.admitted)
                 flower.open()
-                flower.submit()
+                self.flower_run = flower.submit()
                 self._await_telling(flower)
         except FederationError as error:
             _log.warning("the sites were not told that the study is over: %s", error.message)
+        if not self.run.told(self.number).exists():
+            self._end_telling()
 
     def _is_collected(self) -> bool:
-        """Whether an earlier process has collected this round, or its time is over."""
-        stored, quorum = self._stored(), self.current.study.quorum
-        if len(stored) < quorum:
+        """Whether an earlier process has collected this round, or its time is over.
+
+        What was refused when it was opened counts for nothing: the others are asked again.
+        """
+        stored = set(self._stored()) - rejected_sites(self.run, self.number)
+        if len(stored) < self.current.study.quorum:
             return False
         return self.run.intake(self.number).exists() or time.time() >= self._deadline
 
@@ -138,7 +156,7 @@ class DeployedRound:
         Raises:
             FederationError: it could not even be started, or died too often.
         """
-        stored = len(self._stored())
+        stored, began = len(self._stored()), time.monotonic()
         try:
             with SuperLink(self.config, self.run).running() as flower:
                 reason = self._collect(flower)
@@ -151,12 +169,14 @@ class DeployedRound:
             if not self.has_worked:
                 raise  # somebody has to look at it
             reason = error.message
-        self.failures = 0 if len(self._stored()) > stored else self.failures + 1
-        note(self.run, "flower restarted", round=self.number, failures=self.failures)
-        _log.warning("%s; starting it again in %.0f s", reason, self.pause)
-        if self.failures >= MOST_FAILURES:
+        uptime, has_stored = time.monotonic() - began, len(self._stored()) > stored
+        pause = self.restarts.count(uptime=uptime, has_stored=has_stored)
+        failures = self.restarts.failures
+        note(self.run, "flower restarted", round=self.number, failures=failures)
+        _log.warning("%s; starting it again in %.0f s", reason, pause)
+        if self.restarts.is_hopeless:
             raise FederationError(
-                f"Flower died {self.failures} times: {reason}",
+                f"Flower died {failures} times: {reason}",
                 hint=f"see the end of {self.run.path / 'flower' / 'flower.log'}",
             )
         return False
@@ -167,17 +187,15 @@ class DeployedRound:
         flower.open()
         self.has_worked = True
         notify(READY)
-        flower_run = flower.submit()
+        self.flower_run = flower.submit()
         note(self.run, "asking", round=self.number, enrolled=len(self.admitted))
-        looked = time.monotonic()
+        due = Due(ASK_FLOWER)
         while not self._is_over():
             if not flower.is_alive():
                 return "Flower's SuperLink or its superexec has died"
-            if time.monotonic() - looked >= ASK_FLOWER:
-                looked = time.monotonic()
-                if self._admit():
-                    flower.enrol(self.admitted)
-                if flower.has_ended(flower_run) and not self._is_over():
+            if due():
+                self._let_in(flower)
+                if flower.has_ended(self.flower_run) and not self._is_over():
                     return "Flower's run has ended before the round did"
             self._tell()
             time.sleep(LOOK)
@@ -185,12 +203,36 @@ class DeployedRound:
         return None
 
     def _await_telling(self, flower: Collector) -> None:
-        """Wait until all sites that are online have been told; nobody is waited for long."""
-        told, until = self.run.told(self.number), time.monotonic() + LONGEST_TELLING
-        while not told.exists() and flower.is_alive() and time.monotonic() < until:
+        """Wait until all sites that are online have been told; nobody is waited for long.
+
+        Where Flower ends before it has told them, nothing is written: it can be started again.
+        """
+        told, longest = (
+            self.run.told(self.number),
+            longest_telling(self.run, self.number, self.sites),
+        )
+        until = time.monotonic() + longest
+        due = Due(ASK_FLOWER)
+        works = self._can_tell(flower)  # at once: who was revoked meanwhile is not to be told
+        while works and not told.exists() and time.monotonic() < until:
             time.sleep(LOOK)
+            works = flower.is_alive() and (not due() or self._can_tell(flower))
+        if works or told.exists():
+            self._end_telling()
+
+    def _can_tell(self, flower: Collector) -> bool:
+        """Whether Flower's processes and its run live, and know who is enrolled now."""
+        try:
+            self._let_in(flower)
+            return flower.is_alive() and not flower.has_ended(self.flower_run)
+        except FederationError:
+            return False
+
+    def _end_telling(self) -> None:
+        """Note who was told; tried is tried: the study is over all the same."""
+        told = self.run.told(self.number)
         if not told.exists():
-            write_told(told, Told((), {}))  # tried is tried: the study is over all the same
+            write_told(told, Told((), {}))
         heard = read_told(told)
         note(self.run, "told", round=self.number, sites=len(heard.sites))
         _log.info("%d of %d sites were told that the study is over", len(heard.sites), self.sites)
@@ -207,8 +249,8 @@ class DeployedRound:
     def _deadline(self) -> float:
         return float(self.run.description().deadline)
 
-    def _stored(self) -> dict[str, str]:
-        return stored_digests(self.run, self.number)
+    def _stored(self) -> list[str]:
+        return stored_sites(self.run, self.number)
 
     def _admit(self) -> bool:
         """Make the allow-list that of `enrolled/` less the revoked; whether it has changed."""
@@ -221,9 +263,14 @@ class DeployedRound:
         _log.info("sites enrolled: %d", len(active))
         if len(active) < self.current.study.quorum:
             _log.warning("the quorum is %d: enroll more sites", self.current.study.quorum)
-        if self.current.rounds > 1 and not self.current.study.fits_a_request(len(active)):
-            _log.warning("the global set of all sites may be too large for a further round")
+        if not self.current.study.fits_a_request(len(active)):
+            _log.warning("the global set of all sites may be too large to be sent to them")
         return True
+
+    def _let_in(self, flower: Collector) -> None:
+        """Let the nodes of those connect who are enrolled now, and no others."""
+        if self._admit():
+            flower.enrol(self.admitted)
 
     def _tell(self) -> None:
         stored, sites = len(self._stored()), len(self.admitted)
@@ -261,7 +308,7 @@ class DeployedRound:
         """What the ServerApp wrote, or what stands here where it could not."""
         path = self.run.intake(self.number)
         if not path.exists():
-            stored = self._stored()
+            stored = stored_digests(self.run, self.number)
             missing = {s: FederationError.code for s in self.admitted if s not in stored}
             write_intake(path, Intake(self.number, stored, {}, {}, missing))
         return read_intake(path)

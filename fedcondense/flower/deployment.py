@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from fedcondense.config.server import ServerConfig
 from fedcondense.exchange.certificates import RENEW_WITHIN, ServerTls, check_server_tls
+from fedcondense.files.storage import remove_unfinished
 from fedcondense.flower.deployed_round import Conclude, DeployedRound
 from fedcondense.flower.notify import READY, STOPPING, notify
 from fedcondense.flower.superlink import await_ports
@@ -21,11 +22,13 @@ from fedcondense.progress import Watch, silent
 from fedcondense.server.current_run import (
     CurrentRun,
     begin_run,
+    demand_room,
     find_run,
     is_locked,
     locked,
     study_of,
 )
+from fedcondense.server.enrolment import Register
 from fedcondense.server.events import note
 
 _log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ def serve(
     check_tls(config)
     with locked(config), _stopping():
         current = _found_or_begun(config)
+        remove_unfinished(current.run.path)
         while (number := current.open_round) is not None:
             DeployedRound(config, current, number, conclude, watch).play()
         notify(READY)  # for a service that finds nothing left to do
@@ -107,6 +111,9 @@ def check_ports(config: ServerConfig) -> None:
 def _found_or_begun(config: ServerConfig) -> CurrentRun:
     study = study_of(config)
     current = find_run(config, study)
+    if current is None or current.has_rounds_to_come:
+        sites = Register(config.enrolled, config.revoked).active(now=time.time())
+        demand_room(study, len(sites))
     if current is None:
         current = begin_run(config, study, now=time.time())
         note(current.run, "begun")

@@ -42,7 +42,7 @@ from fedcondense.flower.round_files import (
     read_nodes,
     write_progress,
 )
-from fedcondense.server.intake import receive, stored_digests
+from fedcondense.server.intake import receive, rejected_sites, stored_digests, stored_sites
 from fedcondense.server.run_directory import RunDirectory
 
 PAUSE = 1.0  # seconds between two looks
@@ -52,7 +52,9 @@ ASK_AGAIN = 20.0  # seconds after its process died
 # seconds; a data officer is a person, and a site answers only so many requests
 APPROVAL_AGAIN, LONGEST_APPROVAL = 600.0, 4 * 3600.0
 MOST_CRASHES = 2  # of a site's process in one Flower run
-NODE_GONE = 5  # Flower's code: the site went offline; it may come back
+# Flower's codes for a request or an answer that it has no more, which an upload cut for longer than
+# its push session leaves behind, and for a site that went offline: it may come back
+AWAY = {3, 4, 5}
 FINAL = {Stage.STORED, Stage.REFUSED, Stage.FAILED, Stage.LOST}
 _log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Gathering:
         self._ask = ask_of_round(self.run, self.plan.round)
         self._marks = Marks(marks_path(self.run.round(self.plan.round)))
         self._marks.first("began")
+        self._rejected = rejected_sites(self.run, self.plan.round)
         self._told: Progress | None = None
         self._asking = False
 
@@ -126,16 +129,22 @@ class Gathering:
 
     def _look(self) -> None:
         """Who is enrolled, connected, and has a contribution here; all of it may have changed."""
-        enrolled, stored = self.run.enrolled, stored_digests(self.run, self.plan.round)
-        self.contacts = {site: self.contacts.get(site, Contact()) for site in enrolled}
+        enrolled, stored = self.run.enrolled, stored_sites(self.run, self.plan.round)
+        self.contacts = {site: self._contact(site, stored) for site in enrolled}
         self.nodes = self.present()
         self.online = set(self.grid.get_node_ids())
         for site in stored:
             self.contacts[site].settle(Stage.STORED)
 
+    def _contact(self, site: str, stored: list[str]) -> Contact:
+        """That so far; a new one where a contribution was put aside: the site has other keys."""
+        contact = self.contacts.get(site, Contact())
+        is_aside = contact.stage is Stage.STORED and site not in stored
+        return Contact() if is_aside else contact
+
     def _turn_to_sites(self) -> None:
         """Greet who is new; ask who is ready, once there are enough of them."""
-        ready = sum(c.stage in (Stage.READY, Stage.ASKED, Stage.STORED) for c in self._all())
+        ready = sum(c.stage in (Stage.READY, Stage.ASKED, Stage.STORED) for c in self._countable())
         joining = self.plan.joining or 0.0
         self._asking = self._asking or ready >= self._quorum or time.time() >= joining
         for site, contact in self._idle():
@@ -147,8 +156,9 @@ class Gathering:
                 contact.stage, contact.was_asked = Stage.ASKED, True
                 self._marks.first("first_push")
 
-    def _all(self) -> list[Contact]:
-        return list(self.contacts.values())
+    def _countable(self) -> list[Contact]:
+        """All whose contribution stands or may come, and was not refused when it was opened."""
+        return [of for site, of in self.contacts.items() if site not in self._rejected]
 
     def _idle(self) -> Iterator[tuple[str, Contact]]:
         """Sites that are online and whose turn it is."""
@@ -168,15 +178,18 @@ class Gathering:
     def _take_replies(self) -> None:
         waiting = {contact.message: site for site, contact in self.contacts.items()}
         waiting.pop("", None)
-        for message in self.grid.pull_messages(list(waiting)) if waiting else ():
-            site = waiting.get(message.metadata.reply_to_message_id)
-            if site is not None:
-                contact = self.contacts[site]
-                contact.message = ""
-                if contact.kind == HELLO:
-                    self._take_hello(site, contact, message)
-                else:
-                    self._take_contribution(site, contact, message)
+        for number, site in waiting.items():
+            # one at a time: each may hold 64 MiB, and all sites together are not held at once
+            for message in self.grid.pull_messages([number]):
+                if message.metadata.reply_to_message_id == number:
+                    self._take(site, self.contacts[site], message)
+
+    def _take(self, site: str, contact: Contact, message: Message) -> None:
+        contact.message = ""
+        if contact.kind == HELLO:
+            self._take_hello(site, contact, message)
+        else:
+            self._take_contribution(site, contact, message)
 
     def _take_hello(self, site: str, contact: Contact, message: Message) -> None:
         reply = None if message.has_error() else self._reply(site, message)
@@ -212,7 +225,7 @@ class Gathering:
     def _take_loss(self, site: str, contact: Contact, code: int) -> None:
         """A site that went away is asked when it is back, one whose process dies not for ever."""
         _log.warning("%s: lost, Flower error %d", site, code)
-        contact.crashes += code != NODE_GONE
+        contact.crashes += code not in AWAY
         if contact.crashes < MOST_CRASHES:
             contact.again(Stage.READY, FederationError.code, ASK_AGAIN)
         else:

@@ -16,6 +16,7 @@ from fedcondense.errors import FedcondenseError, FederationError
 from fedcondense.files.storage import read_json
 from fedcondense.flower.simulation import SIMULATION
 
+LARGEST_LOG = 2**20  # bytes
 SITE_CONFIG = "site-config"  # node config of a deployed site: the path of its SITE.toml
 
 
@@ -52,7 +53,7 @@ def home_of(context: Context) -> Home:
 
 
 def keep_trace(error: Exception, home: Home | None, state: Path | None) -> None:
-    """Append the trace of `error` to `errors.log` at the site.
+    """Append the trace of `error` to `errors.log` at the site; a long one begins anew, once kept.
 
     At a hospital the texts of exceptions are left out, for they may name a patient's file: there
     the log says what was raised and where, and `check` and `preview` tell the rest on a terminal.
@@ -66,9 +67,12 @@ def keep_trace(error: Exception, home: Home | None, state: Path | None) -> None:
     if folder is None:
         os.write(2, text.encode("utf-8", "backslashreplace"))
         return
+    log = folder / "errors.log"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     with contextlib.suppress(OSError):  # a full disk must not become a message either
-        descriptor = os.open(folder / "errors.log", flags, 0o600)
+        if log.exists() and log.stat().st_size > LARGEST_LOG:
+            log.replace(folder / "errors.old.log")
+        descriptor = os.open(log, flags, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
 

@@ -16,6 +16,7 @@ from fedcondense.errors import FederationError
 from fedcondense.flower.processes import program
 
 CLIENT_APP = "flwr-clientapp"
+CLIENT_MODULE = "fedcondense.flower.installed_app"  # what that command runs
 SUPEREXEC = "flower-superexec"
 REFUSED = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-serverapp", "flwr-simulation")
 SYSTEM_PATH = ("/usr/bin", "/bin")
@@ -35,7 +36,7 @@ def write_commands(folder: Path, bundles: Iterable[str]) -> str:
     _refuse_unknown_tasks()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
-    module = [sys.executable, "-P", "-m", "fedcondense.flower.installed_app"]
+    module = [sys.executable, "-P", "-m", CLIENT_MODULE]
     _write(folder / CLIENT_APP, f'exec {shlex.join([*module, *bundles])} -- "$@"')
     _write(folder / SUPEREXEC, f'exec {shlex.join([program(SUPEREXEC)])} "$@"')
     for name in REFUSED:

@@ -61,7 +61,8 @@ class Ask:
 
     `version` is the server's own of fedcondense. `result` is the signed result of a round and
     `data` its global set, as `SharedSet.data` has it: of the round before, where a contribution to
-    a later round is asked for, and of this one, where its result is told. Else both are empty.
+    a later round is asked for, and of this one, where its result is told. Else both are empty. A
+    result that is told comes without its set where that is larger than what a site takes in.
     """
 
     description: bytes
@@ -105,7 +106,7 @@ def to_request(kind: str, node: int, ask: Ask, seconds: float) -> Message:
     if ask.result:  # an empty value could not be counted by the reader
         record["result"] = ask.result
     content = RecordDict({"request": record})
-    if ask.result:
+    if ask.data:
         content["global"] = _packed("global", ask.data)
     return Message(content, node, kind, ttl=seconds, group_id=str(ask.round))
 
@@ -118,12 +119,12 @@ def read_request(message: Message) -> Ask:
     """
     content = message.content if message.has_content() else {}
     records = set(content)
-    fields = _WITH_RESULT if records == {"request", "global"} else _REQUEST
-    if records - {"global"} != {"request"} or not _has_fields(content["request"], fields):
+    if records - {"global"} != {"request"} or not _is_request(content["request"]):
         _reject_request("it is malformed")
     values: Mapping[str, Any] = content["request"]
     result = values.get("result", b"")
-    if bool(result) is not ("global" in records):
+    has_set = "global" in records
+    if bool(result) is not (has_set or _is_told_alone(message, result)):
         _reject_request("it is malformed")
     if values["protocol"] != PROTOCOL:
         _reject_request("it is of another protocol")
@@ -131,8 +132,17 @@ def read_request(message: Message) -> Ask:
         _reject_request("it is too long")
     if not 1 <= values["round"] <= LARGEST_ROUND or not re.fullmatch(_VERSION, values["version"]):
         _reject_request("it is malformed")
-    data = _read_global(content["global"]) if result else b""
+    data = _read_global(content["global"]) if has_set else b""
     return Ask(values["description"], values["round"], values["version"], result, data)
+
+
+def _is_request(record: object) -> bool:
+    return _has_fields(record, _REQUEST) or _has_fields(record, _WITH_RESULT)
+
+
+def _is_told_alone(message: Message, result: bytes) -> bool:
+    """Whether it is a result whose set was too large to be sent: nothing begins with that one."""
+    return bool(result) and message.metadata.message_type == RESULT
 
 
 def _read_global(record: Any) -> bytes:

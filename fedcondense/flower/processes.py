@@ -69,7 +69,7 @@ class Children:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._started.append(child)
+        self._started = [*(one for one in self._started if one.poll() is None), child]
         return child
 
     def has_running(self, command: str) -> bool:
@@ -107,8 +107,9 @@ def stop(mark: str, started: Sequence[Child] = (), *, seconds: float = 10.0) -> 
     Killing is safe here: what must outlive a process is written atomically.
     """
     for child in started:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        if child.poll() is None:  # the number of one that ended may be another process' by now
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
     until = time.monotonic() + seconds
     while (alive := family(mark)) and time.monotonic() < until:
         for process in alive:

@@ -7,8 +7,9 @@ looks at the port that a request came in by. It knows nothing of Flower.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FLEET, HEALTH = "/v1/fleet/", "/health"
+UPLOADS = {"/v1/fleet/push-object", "/v1/fleet/push-messages"}
+NODE_KEY = b"flwr-public-key"  # header of every request by which Flower authenticates a node
+TAKEN = range(200, 300)  # HTTP status
 WEBSOCKET_REFUSED = 1008  # RFC 6455, section 7.4.1: policy violation
 
 
@@ -27,13 +31,16 @@ class PublicDoor:
     """An ASGI application before another one.
 
     Requests by `admin_port` pass. Of all others only those pass that a SuperNode makes, no longer
-    than `largest` bytes, and only while the file `ready` exists.
+    than `largest` bytes, and only while the file `ready` exists. By all its uploads together a node
+    brings in `budget` bytes, a request that is under way more; a SuperLink lives for one round.
     """
 
     app: App
     admin_port: int
     ready: Path
     largest: int
+    budget: int
+    brought: dict[bytes, int] = field(default_factory=dict)  # by node key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with a status and nothing else."""
@@ -43,6 +50,8 @@ class PublicDoor:
             await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
         elif (status := self.refusal(scope)) is not None:
             await answer(status, send)
+        elif scope["path"] in UPLOADS:
+            await self.app(scope, receive, self._counting(scope, send))
         else:
             await self.app(scope, receive, send)
 
@@ -55,7 +64,22 @@ class PublicDoor:
             return HTTPStatus.NOT_FOUND
         if not self.ready.exists():
             return HTTPStatus.SERVICE_UNAVAILABLE
-        return self._refused_length(scope)
+        return self._refused_length(scope) or self._refused_upload(scope)
+
+    def _refused_upload(self, scope: Scope) -> HTTPStatus | None:
+        is_over = self.brought.get(_node_key(scope), 0) >= self.budget
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if scope["path"] in UPLOADS and is_over else None
+
+    def _counting(self, scope: Scope, send: Send) -> Send:
+        """Count a body once Flower has taken it: before that, anybody can name another's key."""
+        key, length = _node_key(scope), int(dict(scope["headers"]).get(b"content-length", b"0"))
+
+        async def counted(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] in TAKEN:
+                self.brought[key] = self.brought.get(key, 0) + length
+            await send(message)
+
+        return counted
 
     def _is_admin(self, scope: Scope) -> bool:
         """Whether it came in by the port that is bound to 127.0.0.1; the default is: no."""
@@ -72,6 +96,18 @@ class PublicDoor:
             return HTTPStatus.BAD_REQUEST
         too_long = len(length) > len(str(self.largest)) or int(length) > self.largest
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_long else None
+
+
+def _node_key(scope: Scope) -> bytes:
+    """The key that Flower takes the request for, if it does: of several the first, decoded.
+
+    By the letters of base64 a node could have several budgets, by a second header another's.
+    """
+    named = (value for name, value in scope["headers"] if name == NODE_KEY)
+    try:
+        return b64decode(next(named, b""), validate=True)
+    except ValueError:
+        return b""
 
 
 async def answer(status: HTTPStatus, send: Send) -> None:

@@ -15,6 +15,10 @@ from fedcondense.files.storage import read_json, write_json
 from fedcondense.server.intake import LARGEST_RUN, MOST_ATTEMPTS, IntakeLimits
 from fedcondense.server.run_directory import RunDirectory
 
+SHORTEST_TELLING = 90.0  # seconds for sites to answer, however little they are told
+SLOWEST_LINK = 1_000_000  # bytes a second out of the server, for all sites together
+PARTING = 60.0  # seconds
+
 Codes = dict[str, str]  # site → FC code
 
 
@@ -101,6 +105,17 @@ def read_told(path: Path) -> Told:
     """Who was told."""
     values: Mapping[str, Any] = read_json(path)
     return Told(tuple(values["sites"]), values["codes"])
+
+
+def seconds_to_tell(sites: int, size: int) -> float:
+    """For how long so many sites are told a result of so many bytes, all over one link."""
+    return SHORTEST_TELLING + sites * size / SLOWEST_LINK
+
+
+def longest_telling(run: RunDirectory, round: int, sites: int) -> float:
+    """Seconds until a parent gives up waiting for told.json: the ServerApp's, and to write it."""
+    sent = run.global_set(round).glob("set.safetensors")
+    return seconds_to_tell(sites, sum(path.stat().st_size for path in sent)) + PARTING
 
 
 def newest_request(run: RunDirectory) -> int:

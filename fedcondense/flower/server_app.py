@@ -40,7 +40,7 @@ from fedcondense.flower.round_files import (
     write_told,
 )
 from fedcondense.flower.telling import Telling
-from fedcondense.server.intake import receive, stored_digests
+from fedcondense.server.intake import receive, stored_digests, stored_sites
 from fedcondense.server.run_directory import RunDirectory
 
 PAUSE = 0.2  # seconds between two looks for replies, nodes or done.json
@@ -61,7 +61,7 @@ def main(grid: Grid, context: Context) -> None:
     plan = read_plan(run.request(newest_request(run)))
     collection = Collection if plan.joining is None else Gathering
     collected = collection(grid, run, plan)
-    if not run.is_concluded(plan.round):
+    if not run.intake(plan.round).exists():  # the parent removes it before it asks
         write_intake(run.intake(plan.round), collected.collect())
     if wait_for(run.done(plan.round), LONGEST_CONCLUSION) and plan.round == run.study().rounds:
         told = Telling(grid, result_of_round(run, plan.round), collected.present).tell()
@@ -139,7 +139,8 @@ class Collection:
         """Greet all nodes, ask each site of the plan, store each contribution as it comes."""
         sites = self._greet(self._nodes())
         self.ready = {site: node for node, site in sites.items()}
-        ready = {site: node for site, node in self.ready.items() if site not in self._stored()}
+        stored = stored_sites(self.run, self.plan.round)
+        ready = {site: node for site, node in self.ready.items() if site not in stored}
         nodes = [ready[site] for site in self.plan.ask if site in ready]
         for node, message in self._post.exchange(CONTRIBUTE, nodes, at_once=self.plan.at_once):
             if message is None:
@@ -198,11 +199,8 @@ class Collection:
         codes = self.refused if reply.outcome is Outcome.REFUSED else self.failed
         codes[site] = reply.code or FederationError.code
 
-    def _stored(self) -> dict[str, str]:
-        return stored_digests(self.run, self.plan.round)
-
     def _intake(self) -> Intake:
-        stored = self._stored()
+        stored = stored_digests(self.run, self.plan.round)
         refused = {site: code for site, code in self.refused.items() if site not in stored}
         failed = {site: code for site, code in self.failed.items() if site not in stored}
         answered = {*stored, *refused, *failed}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from fedcondense.flower.health import is_serving
 from fedcondense.flower.round_files import Progress, Stage, read_intake, read_progress
 from fedcondense.server.current_run import CurrentRun, find_run, is_locked, study_of
 from fedcondense.server.enrolment import Register, Standing
-from fedcondense.server.intake import stored_digests
+from fedcondense.server.intake import stored_sites
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,21 @@ def _run(current: CurrentRun) -> RunStatus:
         round=current.open_round,
         rounds=current.rounds,
         quorum=description.quorum,
-        stored=len(stored_digests(run, newest)),
+        stored=len(stored_sites(run, newest)),
         deadline=datetime.fromtimestamp(description.deadline, UTC),
         finished=current.is_finished,
-        bytes=sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()),
+        bytes=_bytes_in(run.path),
     )
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files below; one that vanishes meanwhile was a temporary one."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(parent, name).lstat().st_size
+    return size
 
 
 def _sites(
@@ -139,5 +151,5 @@ def _progress(current: CurrentRun) -> Progress:
         for stage, given in ((Stage.REFUSED, intake.refused), (Stage.FAILED, intake.failed)):
             stages |= dict.fromkeys(given, stage)
             codes |= given
-    stages |= dict.fromkeys(stored_digests(run, number), Stage.STORED)
+    stages |= dict.fromkeys(stored_sites(run, number), Stage.STORED)
     return Progress(stages, codes, told.online)

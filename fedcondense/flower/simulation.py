@@ -27,6 +27,7 @@ from fedcondense.flower.processes import Child, Children, free_port, program
 from fedcondense.flower.round_files import (
     Intake,
     Plan,
+    longest_telling,
     marks_path,
     read_intake,
     read_marks,
@@ -42,7 +43,6 @@ MOST_RUNS = 4  # Flower runs of one round
 MOST_TRIES = 2  # requests to a site whose process died
 PAUSE = 0.2  # seconds between two looks
 LONGEST_START = 120.0  # seconds for the SuperLink
-LONGEST_TELLING = 120.0  # seconds for the sites to hear what the study gave
 GRACE = 120.0  # seconds beyond the deadline for the ServerApp to write its intake
 SHORT_SCRATCH = Path("/tmp")  # the paths of Ray's sockets must stay below 108 bytes
 
@@ -154,7 +154,8 @@ class _Federation:
         """After the last round, let the sites hear what the study gave."""
         if self.round == self.run.study().rounds:
             told = self.run.told(self.round)
-            self._await(lambda: told.exists() or submission.poll() is not None, LONGEST_TELLING)
+            longest = longest_telling(self.run, self.round, len(self.names))
+            self._await(lambda: told.exists() or submission.poll() is not None, longest)
 
     def _next(self, plan: Plan, intake: Intake | None) -> Plan | None:
         """What the next Flower run must ask, or None if this one was the last.

@@ -25,7 +25,7 @@ class RoundKept:
     """One round of one study as the site keeps it.
 
     `reached` is the last step that was reported. `scores` are those of the round's global set, by
-    measure, as far as the server has told them.
+    measure, as far as the server has told them; `has_set` says whether it sent the set too.
     """
 
     study_digest: str
@@ -34,6 +34,7 @@ class RoundKept:
     sealed: int
     reached: Step | None = None
     scores: Intervals = field(default_factory=dict)
+    has_set: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def kept_rounds(state: Path) -> list[RoundKept]:
             sealed=len(list((folder / "sealed").glob("*.sealed"))),
             reached=last_step(folder / JOURNAL),
             scores=_scores(folder / "global" / "result.json"),
+            has_set=(folder / "global" / "set.safetensors").exists(),
         )
         for folder in sorted(state.glob("runs/*/round-*"))
     ]

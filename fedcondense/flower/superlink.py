@@ -22,6 +22,7 @@ import tomli_w
 
 import fedcondense
 from fedcondense.config.server import Address, ServerConfig
+from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import FederationError
 from fedcondense.exchange.enrolment_request import EnrolmentRequest
 from fedcondense.exchange.node_key import node_key_pem
@@ -35,6 +36,7 @@ from fedcondense.server.run_directory import RunDirectory
 CONNECTION = "study"  # the name that Flower's command knows this SuperLink by
 COMMANDS = ("flower-superexec", "flwr-serverapp")  # all that Flower finds on its PATH
 LONGEST_START = 120.0  # seconds until the SuperLink answers
+UPLOADS_PER_ATTEMPT = 2  # contributions of the largest size; a cut one is sent once more
 LONGEST_SUBMISSION = 120.0  # seconds for the command that submits the bundle
 LONGEST_RELEASE = 20.0  # seconds until the ports of a killed predecessor are free
 PAUSE = 0.2  # seconds between two looks
@@ -96,7 +98,9 @@ class SuperLink:
         flowers += ["--health-server-address", f"{HOST}:{address.health_port}"]
         flowers += ["--disable-runtime-dependency-installation"]
         program = [sys.executable, "-P", "-m", "fedcondense.flower.superlink_process"]
-        return [*program, *ours, "--largest", str(largest), "--", *flowers]
+        budget = UPLOADS_PER_ATTEMPT * self.config.limits.attempts * LARGEST_CONTRIBUTION
+        ours += ["--largest", str(largest), "--budget", str(budget)]
+        return [*program, *ours, "--", *flowers]
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         """Little is inherited: no proxy, no setting of Flower's, no path of a key."""

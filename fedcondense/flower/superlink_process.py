@@ -5,7 +5,7 @@ also ends when the superexec that it started has died, which Flower itself does 
 supervises it starts both again.
 
 Usage: python -m fedcondense.flower.superlink_process
-    --public HOST PORT --ready FILE --largest BYTES -- ARGUMENTS OF flower-superlink
+    --public HOST PORT --ready FILE --largest BYTES --budget BYTES -- ARGUMENTS OF flower-superlink
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         config, flower.SuperLinkLifespan
     )
     crowd = PublicCrowd(app, MOST_BODIES * ours.largest)
-    door = PublicDoor(crowd, config.port, ours.ready, ours.largest)
+    door = PublicDoor(crowd, config.port, ours.ready, ours.largest, ours.budget)
     sockets = [_listen(config.host, config.port), _listen(ours.public[0], int(ours.public[1]))]
     return _serve(_server(door, config), app.state.superlink_lifespan, sockets)
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--public", nargs=2, required=True, metavar=("HOST", "PORT"))
     parser.add_argument("--ready", type=Path, required=True)
     parser.add_argument("--largest", type=int, required=True)
+    parser.add_argument("--budget", type=int, required=True)
     return parser
 
 

@@ -24,7 +24,7 @@ from fedcondense.errors import SettingsError
 from fedcondense.flower.health import is_serving
 from fedcondense.flower.home import SITE_CONFIG
 from fedcondense.flower.installed_app import allowed_bundles
-from fedcondense.flower.local_commands import SUPEREXEC, write_commands
+from fedcondense.flower.local_commands import CLIENT_MODULE, SUPEREXEC, write_commands
 from fedcondense.flower.notify import READY, STOPPING, notify
 from fedcondense.flower.processes import Child, Children, free_port, program
 from fedcondense.flower.supernode_log import SupernodeLog
@@ -46,9 +46,12 @@ LONGEST_START = 120.0  # seconds until the health service answers
 LONGEST_STOP = 15.0  # seconds for a SuperNode to sign off
 LOOK = 0.5  # seconds between two looks
 TICK = 0.1  # seconds until a signal is heard at the latest
-LOOK_FOR_SUPEREXEC = 5.0  # seconds between two looks at all processes
+LOOK_AT_ALL = 5.0  # seconds between two looks at all processes
 PARTING = 15.0  # seconds in which a site's last answer reaches the server
 DEAF = 20.0  # seconds that a SuperNode may be without its superexec
+# a SuperNode whose client died while it handed its answer over waits for the rest for ever
+STALLED = 180.0  # seconds that an answer may take to leave when nobody hands over more of it,
+SLOWEST_LINK = 64_000  # and bytes a second beside them
 # large tensors stay on the heap: returning them after each step is slow
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -157,21 +160,33 @@ class Supervisor:
 
     def _watch(self, child: Child, children: Children, health: int) -> str:
         """Wait until the SuperNode ends, or should; why."""
-        began = heard = looked = time.monotonic()
+        began = heard = moved = looked = time.monotonic()
         while self._rest(LOOK):
             now = time.monotonic()
             if child.poll() is not None:
                 return self.log.reason(child.returncode)
             if self.status.state is JoinState.STARTING and now - began > LONGEST_START:
                 return "the SuperNode did not start in time"
-            if now - looked > LOOK_FOR_SUPEREXEC:
+            if now - looked > LOOK_AT_ALL:
                 looked = now
                 heard = now if children.has_running(SUPEREXEC) else heard
+                moved = now if self._moves(children) else moved
             if now - heard > DEAF:
                 return "the SuperNode lost its superexec"
+            if now - moved > self._longest_sending():
+                return "the SuperNode waits for an answer whose process is gone"
             self._report(health)
             self._part(now)
         return "stopped"
+
+    def _moves(self, children: Children) -> bool:
+        """Whether no answer is being sent, or the process that gives it lives."""
+        return not self.log.is_sending() or children.has_running(CLIENT_MODULE)
+
+    def _longest_sending(self) -> float:
+        """Seconds that the largest sealed contribution may take over a slow link."""
+        sealed = self.site.state.glob("runs/*/round-*/sealed/*.sealed")
+        return STALLED + max((path.stat().st_size for path in sealed), default=0) / SLOWEST_LINK
 
     def _part(self, now: float) -> None:
         """Stop after the study's last message, once the answer to it has had time to leave."""

@@ -8,6 +8,8 @@ from pathlib import Path
 LONGEST = 8 * 2**20  # bytes; a server that is away for months must not fill a disk
 _LOOKED_AT = 64 * 1024  # bytes from the end
 CONNECTED = b"SuperNode ID: "
+SENDING = b"Sending: "
+THROUGH = (b"Sent successfully", b"Failed to send message", b"is not in `RUNNING` status")
 # what Flower prints before it ends, and what that means to an operator; the first match counts
 _REASONS = {
     b"[code: 2004]": "the server refused the node key: not enrolled, revoked, or restarted within "
@@ -33,6 +35,11 @@ class SupernodeLog:
     def is_connected(self) -> bool:
         """Whether the server has accepted this SuperNode."""
         return CONNECTED in self._newest()
+
+    def is_sending(self) -> bool:
+        """Whether it has begun to send an answer and is not through with it."""
+        newest = self._newest()
+        return newest.rfind(SENDING) > max(newest.rfind(end) for end in THROUGH)
 
     def reason(self, code: int | None) -> str:
         """Why this SuperNode ended, in one line; `code` is its exit code."""

@@ -9,17 +9,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedcondense.errors import ContributionRejected, FederationError
+from fedcondense.errors import ContributionRejected, FederationError, LimitExceeded
 from fedcondense.flower.messages import RESULT, Ask, Outcome, read_reply, to_request
-from fedcondense.flower.round_files import Codes, Told
+from fedcondense.flower.round_files import Codes, Told, seconds_to_tell
 
 PAUSE = 1.0  # seconds between two looks
-LONGEST_TELLING = 90.0  # seconds
 MOST_TRIES = 2  # of one site
 AT_ONCE = 8  # sites: each is sent the whole global set
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Telling:
 
     def tell(self) -> Told:
         """Tell everybody who can be told; who was, and which codes others gave."""
-        until = time.monotonic() + LONGEST_TELLING
+        until = time.monotonic() + seconds_to_tell(len(self.nodes()), len(self.ask.data))
         while time.monotonic() < until and not self._is_over():
             self._push(until - time.monotonic())
             time.sleep(PAUSE)
@@ -67,8 +66,13 @@ class Telling:
             if site in asked or nodes[site] not in online or len(self.waiting) >= AT_ONCE:
                 continue
             self.tries[site] += 1
-            request = to_request(RESULT, nodes[site], self.ask, seconds)
+            request = to_request(RESULT, nodes[site], self._ask(site), seconds)
             self.waiting.update(dict.fromkeys(self.grid.push_messages([request]), site))
+
+    def _ask(self, site: str) -> Ask:
+        """The result; at the second try without its set, where that is more than the site takes."""
+        is_too_large = self.codes.get(site) == LimitExceeded.code
+        return replace(self.ask, data=b"") if is_too_large else self.ask
 
     def _take(self, site: str, message: Message) -> None:
         code = _code_of(message)

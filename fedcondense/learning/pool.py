@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -49,9 +50,14 @@ def in_pool(
     jobs: Sequence[Job],
     processes: int,
 ) -> Iterator[Result]:
-    """The results of all jobs in processes that each `begin` with what is `given`."""
+    """The results of all jobs in processes that each `begin` with what is `given`.
+
+    They are gone with this process however it ends.
+    """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=begin, initargs=given)
+    pool = ProcessPoolExecutor(
+        processes, context, initializer=_begin_bound, initargs=(begin, given)
+    )
     try:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             yield future.result()
@@ -66,6 +72,18 @@ def in_pool(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_bound(begin: Callable[..., None], given: tuple[object, ...]) -> None:
+    """Every process of a pool holds both ends of its pipes: none ends when the parent is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin(*given)
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _begin(settle: Callable[[Arrays], None], file: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedcondense.config.server import ServerConfig, seconds_of
 from fedcondense.config.study import Study, load_study
-from fedcondense.errors import KeyFileError, RunDirectoryError
+from fedcondense.errors import KeyFileError, RunDirectoryError, SettingsError
 from fedcondense.exchange.keys import OpeningKey, SigningKey, delete_key
 from fedcondense.exchange.run_description import RunDescription, sign_description
 from fedcondense.files import lock
@@ -42,6 +42,11 @@ class CurrentRun:
         """The first round that is not concluded; None when all are."""
         rounds = range(1, self.rounds + 1)
         return next((n for n in rounds if not self.run.done(n).exists()), None)
+
+    @property
+    def has_rounds_to_come(self) -> bool:
+        """Whether the global set of a round that is not concluded is to be sent to the sites."""
+        return self.open_round is not None and self.open_round < self.rounds
 
     @property
     def is_finished(self) -> bool:
@@ -147,6 +152,20 @@ def renew_deadline(config: ServerConfig, current: CurrentRun, *, now: float) -> 
     description = replace(current.run.description(), deadline=_deadline(config, now))
     signed = sign_description(description, SigningKey.load(config.run_signing_key))
     write_atomically(current.run.description_path, signed)
+
+
+def demand_room(study: Study, sites: int) -> None:
+    """See that a further round could be sent what all of so many sites contribute to one.
+
+    Raises:
+        SettingsError: it would be more than a site takes in with one request.
+    """
+    if study.rounds > 1 and not study.fits_a_request(sites):
+        raise SettingsError(
+            f"study {study.name}: rounds: the global set of {sites} sites is above the 64 MB that "
+            "sites take in",
+            hint="enroll fewer sites, or agree on fewer or smaller images or on one round",
+        )
 
 
 def demand_key(current: CurrentRun) -> None:

@@ -213,8 +213,9 @@ def admit(run: RunDirectory, sites: Mapping[str, EnrolmentRequest]) -> None:
     stand = run.enrolled
     for site, keys in stand.items():
         if site not in sites or _enrolment(sites[site]) != keys:
+            _put_aside(run, site)  # first: a site that is expelled is never looked at again
             run.expel(site)
-            _put_aside(run, site)
+            _put_aside(run, site)  # and what came in between
     for site, request in sites.items():
         if stand.get(site) != _enrolment(request):
             run.enrol(site, _enrolment(request))

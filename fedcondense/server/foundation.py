@@ -21,9 +21,10 @@ from fedcondense.exchange.certificates import (
     create_authority,
     issue_certificate,
 )
+from fedcondense.exchange.enrolment_request import EnrolmentRequest, read_enrolment
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.files.storage import write_exclusively, written_for_an_operator
-from fedcondense.server.current_run import study_of
+from fedcondense.server.current_run import demand_room, study_of
 from fedcondense.server.enrolment import Register
 from fedcondense.server.first_files import server_toml, study_toml
 
@@ -81,6 +82,19 @@ def _found(path: Path, name: str) -> Foundation:
 def register_of(config: ServerConfig) -> Register:
     """The allow-list of a server."""
     return Register(config.enrolled, config.revoked)
+
+
+def enroll_site(config: ServerConfig, request: Path, *, now: float) -> EnrolmentRequest:
+    """Put a site on the allow-list, if the server's study has room for one more.
+
+    Raises:
+        SettingsError: it has not, or the file is not a study.
+        EnrolmentRejected: the request cannot be accepted.
+    """
+    register = register_of(config)
+    sites = register.active(now=now).keys() | {read_enrolment(request).site}
+    demand_room(study_of(config), len(sites))
+    return register.enroll(request, now=now)
 
 
 def _certify(config: ServerConfig, made: list[Path]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from fedcondense.errors import ContributionRejected, RunDirectoryError
 from fedcondense.exchange.contribution import SITE_NAME
@@ -150,7 +151,32 @@ def _count(run: RunDirectory, round: int, site: str | None, reason: str) -> None
     write_json(run.rejections(round), counted)
 
 
+def stored_sites(run: RunDirectory, round: int) -> list[str]:
+    """Enrolled sites whose contribution stands in the run directory: looked at often, never read.
+
+    `stored_digests` reads all of them.
+    """
+    return [site for site in run.enrolled if run.sealed(round, site).exists()]
+
+
 def stored_digests(run: RunDirectory, round: int) -> dict[str, str]:
     """Digest of each contribution that stands in the run directory, by enrolled site."""
-    paths = {site: run.sealed(round, site) for site in run.enrolled}
-    return {site: sha256(path.read_bytes()) for site, path in paths.items() if path.exists()}
+    sites = stored_sites(run, round)
+    return {site: sha256(run.sealed(round, site).read_bytes()) for site in sites}
+
+
+def rejected_sites(run: RunDirectory, round: int) -> set[str]:
+    """Sites whose stored contribution the parent opened and refused; it counts for no quorum.
+
+    It stands for good all the same: the site is not asked again in this round.
+    """
+    if not run.verdicts(round).exists():
+        return set()
+    verdicts = read_json(run.verdicts(round))["sites"]
+    stored = stored_digests(run, round)
+    return {site for site, digest in stored.items() if _is_refused(verdicts.get(site, {}), digest)}
+
+
+def _is_refused(verdict: dict[str, Any], digest: str) -> bool:
+    """Whether it is the verdict of these bytes: a site with new keys may have sent others."""
+    return verdict.get("verdict") == "rejected" and verdict.get("sealed_sha256", digest) == digest

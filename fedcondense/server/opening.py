@@ -13,7 +13,7 @@ from typing import Any
 from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import ContributionRejected, KeyFileError, QuorumMissed
 from fedcondense.exchange.contribution import SITE_NAME, Payload
-from fedcondense.exchange.keys import OpeningKey
+from fedcondense.exchange.keys import OpeningKey, signing_fingerprint
 from fedcondense.exchange.rejection import Reason, demand
 from fedcondense.exchange.sealing import Expectation, Opened, open_sealed, verify
 from fedcondense.files.storage import read_json, sha256, write_arrays, write_json
@@ -67,19 +67,21 @@ def _demand_quorum(found: int, quorum: int, kind: str) -> None:
     if found < quorum:
         raise QuorumMissed(
             f"{found} {kind} contributions, the study's quorum is {quorum}",
-            hint="wait for more sites, or begin a run with a later deadline",
+            hint="the same command asks the others again; verdicts.json says why one was refused",
         )
 
 
 def _is_verified(path: Path, expected: Expectation, verdicts: Verdicts) -> bool:
     site = path.stem if SITE_NAME.fullmatch(path.stem) else "?"
+    sealed: dict[str, Any] = {}
     try:
         blob = _read_bounded(path)
+        sealed = {"sealed_sha256": sha256(blob), "sealed_bytes": len(blob)}
         demand(verify(blob, expected).site == path.stem, Reason.SITE)
     except ContributionRejected as rejected:
-        verdicts[site] = {"verdict": "rejected", "reason": rejected.reason}
+        verdicts[site] = {"verdict": "rejected", "reason": rejected.reason, **sealed}
         return False
-    verdicts[site] = {"verdict": "verified", "sealed_sha256": sha256(blob)}
+    verdicts[site] = {"verdict": "verified", **sealed}
     return True
 
 
@@ -103,7 +105,9 @@ def _open_all(
         except ContributionRejected as rejected:
             verdict |= {"verdict": "rejected", "reason": rejected.reason}
             continue
-        verdict |= {"verdict": "accepted", **_account(contribution), "set_sha256": digest}
+        signed = {"signing_key": signing_fingerprint(expected.enrolled[contribution.site])}
+        account = {**_account(contribution), **signed, "set_sha256": digest}
+        verdict |= {"verdict": "accepted", **account}
         opened.append(contribution)
     return opened
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from fedcondense.config.server import ServerConfig
 from fedcondense.config.study import Study
-from fedcondense.exchange.keys import signing_fingerprint
 from fedcondense.files.environment import this_environment
 from fedcondense.files.galleries import SetPictures, galleries
 from fedcondense.files.page import Page
@@ -72,7 +71,7 @@ def assemble(config: ServerConfig, current: CurrentRun) -> ServerReport:
         environment=this_environment(device_of(config), config.threads),
         test=_scored_images(name, predicted, study),
         scores=rounds[-1].scores,
-        sites=tuple(_site(run, site, last, of) for site, of in _accepted(verdicts).items()),
+        sites=tuple(_site(site, last, of) for site, of in _accepted(verdicts).items()),
         failed_sites=rounds[-1].failed_sites,
         seconds=_seconds(run),
         global_set=rounds[-1].global_set,
@@ -156,13 +155,14 @@ def _accepted(verdicts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[st
     return {site: of for site, of in sorted(verdicts.items()) if of["verdict"] == "accepted"}
 
 
-def _site(run: RunDirectory, site: str, number: int, verdict: Mapping[str, Any]) -> SiteFigures:
+def _site(site: str, number: int, verdict: Mapping[str, Any]) -> SiteFigures:
+    """From the verdict alone: a site that was revoked since has neither key nor file here."""
     record = verdict["record"]
     return SiteFigures(
         name=site,
         round=number,
         synthetic_images=verdict["images"],
-        sealed_bytes=run.sealed(number, site).stat().st_size,
+        sealed_bytes=verdict["sealed_bytes"],
         left_out=tuple(record["classes_left_out"]),
         gate=Gate(
             purpose=record["purpose"],
@@ -173,7 +173,7 @@ def _site(run: RunDirectory, site: str, number: int, verdict: Mapping[str, Any])
         ),
         approved_by=tuple(verdict["approved_by"]),
         payload_sha256=verdict["payload_sha256"],
-        signing_key=signing_fingerprint(run.enrolled[site].public),
+        signing_key=verdict["signing_key"],
     )
 
 

@@ -157,10 +157,6 @@ class RunDirectory:
         """Written last: the round is complete."""
         return self.round(round) / "done.json"
 
-    def is_concluded(self, round: int) -> bool:
-        """Whether nothing of a round is left to collect: it was collected, and is done."""
-        return self.intake(round).exists() and self.done(round).exists()
-
     def study(self) -> Study:
         """The study of this run.
 

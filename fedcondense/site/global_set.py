@@ -10,10 +10,11 @@ from pathlib import Path
 
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
-from fedcondense.exchange.round_result import Expected, Given, read_given
+from fedcondense.exchange.round_result import Expected, Given, RoundResult, read_given
 from fedcondense.files.storage import read_arrays, write_arrays, write_atomically
 from fedcondense.site.state import RoundState
 
+SET = "set.safetensors"
 ARRAYS = ("images", "labels", "soft")  # in the order in which they travel
 
 
@@ -21,9 +22,17 @@ def keep_global(state: Path, given: Given) -> Path:
     """Keep a verified set; the folder that it is in. The newest one of a round stands."""
     folder = _folder(state, given.result.study_digest, given.result.round)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_arrays(folder / "set.safetensors", given.shared.stored())
+    write_arrays(folder / SET, given.shared.stored())
     write_atomically(folder / "result.json", given.signed)
     return folder
+
+
+def keep_result(state: Path, result: RoundResult, signed: bytes) -> None:
+    """Keep a verified result alone, in the place of all that an earlier run gave."""
+    folder = _folder(state, result.study_digest, result.round)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / SET).unlink(missing_ok=True)
+    write_atomically(folder / "result.json", signed)
 
 
 def kept_global(state: Path, expected: Expected) -> Given | None:
@@ -33,9 +42,9 @@ def kept_global(state: Path, expected: Expected) -> Given | None:
         DescriptionRejected: what is kept was changed.
     """
     folder = _folder(state, expected.study.digest, expected.round)
-    if not (folder / "result.json").exists():
+    if not (folder / "result.json").exists() or not (folder / SET).exists():
         return None
-    arrays = read_arrays(folder / "set.safetensors")
+    arrays = read_arrays(folder / SET)
     data = b"".join(arrays[name].tobytes() for name in ARRAYS if name in arrays)
     return read_given((folder / "result.json").read_bytes(), data, expected)
 

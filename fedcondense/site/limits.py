@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from fedcondense.config.site import SiteConfig, SiteLimits
 from fedcondense.config.study import Study
-from fedcondense.errors import LimitExceeded
+from fedcondense.errors import DescriptionRejected, LimitExceeded
 from fedcondense.files.lock import locked
 from fedcondense.files.storage import read_json, write_json
 
+CLOCKS = 300.0  # seconds; Flower refuses nodes whose clock is further behind
 MEGABYTE = 1_000_000  # bytes
 
 
@@ -25,6 +26,19 @@ def check_message(limits: SiteLimits, kind: str, size: int) -> None:
         raise _exceeded("messages", "the server sent a type of message that is not answered")
     if size > limits.max_megabytes_in * MEGABYTE:
         raise _exceeded("max_megabytes_in", f"the server sent {size / MEGABYTE:.1f} MB")
+
+
+def check_deadline(deadline: int, now: float) -> None:
+    """Look at how late it is, both in seconds since 1970 UTC.
+
+    Raises:
+        DescriptionRejected: the run was over before it asked.
+    """
+    if now > deadline + CLOCKS:
+        raise DescriptionRejected(
+            "the deadline of the run that asks is over",
+            hint="compare this machine's clock; the server's operator can give the run more time",
+        )
 
 
 def check_study(limits: SiteLimits, study: Study, round_number: int) -> None:

@@ -21,6 +21,7 @@ from fedcondense.files.lock import locked
 from fedcondense.files.storage import (
     read_arrays,
     read_json,
+    remove_unfinished,
     write_arrays,
     write_atomically,
     write_json,
@@ -114,6 +115,7 @@ class RoundState:
         """One process at a time: never two condensations for one request."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(self.folder / "lock"):
+            remove_unfinished(self.folder)
             yield
 
     @property

@@ -1,9 +1,15 @@
-"""Every process of a deployment is killed in every phase of a round: does the study end the same?
+"""Every process of a deployment is killed in every phase: does the study end the same?
 
-`make chaos` plays one study a cell, two sites with a quorum of two, and prints a Markdown table for
-docs/results.md. Victims get kill -9. Whatever an operator started and lost is started again by the
-same command; nothing else is done. Condensation is the deterministic stand-in of `federation_kit`,
-all else is real. With arguments, only these cells: `kill_matrix.py superlink/condensing ...`.
+`make chaos` plays one study a cell: two sites with a quorum of two, whose tiny condensations are
+real and keep their state at every step. Victims get kill -9. Whatever an operator started and lost
+is started again by the same command; nothing else is done. Well is a cell whose phase was hit,
+whose study ended by itself with the set of an undisturbed one, whose sites were all told, and of
+which no process is left a minute later.
+
+Rows are kept in runs/chaos/results.jsonl as they come: the next call plays only what is missing
+there, and what is named. Remove the file after a change of the code. With arguments, only these
+cells: `kill_matrix.py superlink/condensing client/second-round ...`; `link` (cut for 90 s in the
+midst of an upload) and `busy` (a client busy for ten minutes) must be named.
 """
 
 from __future__ import annotations
@@ -14,38 +20,40 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from commands_kit import HERE, Machine, Running, edit, union_of
-from deployment_kit import STAND_IN, Consortium, make_consortium, processes_of
+from cut_link import NoNamespaces, cut_link
+from paced_kit import MIDST, STEPS, Point, paced_consortium
+from phases import PHASES
+from played_study import FIRST, SECOND, SERVER, PhaseMissed, StillGoing, Study, demand
+from rows import BEGAN_AGAIN, IN_PARTS, WHOLE, Kept, Row, table
 
-LONGEST = 420.0  # seconds until a disturbed study must have ended
+from fedcondense.errors import FedcondenseError
+
 LONGEST_PARTING = 60.0  # seconds after the server's end until the sites have ended too
-LONGEST_ORPHAN = 60.0  # seconds after the end
-CONDENSING = 12.0  # seconds that the stand-in takes, so that there is somebody to kill
+LONGEST_FAMILY = 30.0  # seconds until what a dead process started is dead too
+LONGEST_BIRTH = 20.0  # seconds until the victim lives too
 PAUSE = 10.0  # seconds until a command is given again: RestartSec of the service units
-LOOK = 0.05  # seconds: a conclusion takes one or two
-KITS = Path(__file__).parents[1] / "kits"
-# with the stand-in no image is read, so a site's commands need its kits and nothing of it
-SITES = Machine(environment={"PYTHONPATH": os.pathsep.join([str(STAND_IN), str(KITS)])})
+BUSY = 600.0  # seconds
+RESULTS = Path("runs/chaos/results.jsonl")
+NETWORKS = {"networks": 2, "steps": 4, "batch": 8, "resamples": 100}  # one for each process
+CLIENT = "fedcondense.flower.installed_app"
 # process → (where it lives, what its command line holds)
 VICTIMS = {
-    "client": ("site", "fedcondense.flower.installed_app"),
-    "site-superexec": ("site", "flower-superexec"),
-    "supernode": ("site", "flower-supernode"),
-    "join": ("site", "fedcondense.cli.site"),
-    "superlink": ("server", "fedcondense.flower.superlink_process"),
-    "server-superexec": ("server", "flower-superexec"),
-    "serverapp": ("server", "flwr-serverapp"),
-    "run": ("server", "fedcondense.cli.server"),
+    "client": (FIRST, CLIENT),
+    "site-superexec": (FIRST, "flower-superexec"),
+    "supernode": (FIRST, "flower-supernode"),
+    "join": (FIRST, "fedcondense.cli.site"),
+    "superlink": (SERVER, "fedcondense.flower.superlink_process"),
+    "server-superexec": (SERVER, "flower-superexec"),
+    "serverapp": (SERVER, "flwr-serverapp"),
+    "run": (SERVER, "fedcondense.cli.server"),
 }
-PHASES = ("before hello", "waiting", "condensing", "aggregating")
-
-
-class StillGoing(Exception):
-    """Something did not happen in time."""
+# a site's client process lives only as long as it answers
+CLIENT_LIVES = ("condensing", "checkpointing", "uploading", "second round")
+UNDISTURBED = "nobody"
 
 
 @dataclass(frozen=True)
@@ -57,229 +65,200 @@ class Cell:
 
     @property
     def exists(self) -> bool:
-        """A site's client process lives only as long as it answers."""
-        return self.victim != "client" or self.phase == "condensing"
+        return self.victim != "client" or self.phase in CLIENT_LIVES
 
     @property
     def name(self) -> str:
         return f"{self.victim}/{self.phase.replace(' ', '-')}"
 
-
-@dataclass
-class Study:
-    """One study as it is played: its processes, and what was started again."""
-
-    consortium: Consortium
-    running: dict[str, Running] = field(default_factory=dict)
-    restarts: int = 0
-    missed: list[str] = field(default_factory=list)
-
     @property
-    def folder(self) -> Path:
-        return self.consortium.office.folder
+    def rounds(self) -> int:
+        return PHASES[self.phase].rounds
 
-    @property
-    def round(self) -> Path:
-        """The folder of the only round, wherever the run is."""
-        return next(self.folder.glob("runs/*/round-001"), self.folder / "none")
+    def disturb(self, study: Study) -> str:
+        """Lead the study to the phase and kill; nothing to tell.
 
-    def begin(self, name: str) -> None:
-        """Give the command of a party: `server`, or a site's name."""
-        log = self.folder / f"{name}.log"
-        if name == "server":
-            settings = str(self.folder / "SERVER.toml")
-            self.running[name] = HERE.begin("server", "run", settings, log=log)
-        else:
-            settings = str(self.consortium.sites[name].folder / "site.toml")
-            self.running[name] = SITES.begin("site", "join", settings, log=log)
-
-    def begin_again(self) -> None:
-        """The same command, for whatever was killed with its own process."""
-        for name, one in self.running.items():
-            if one.process.poll() == -signal.SIGKILL:
-                self.restarts += 1
-                self.begin(name)
-
-    @property
-    def code(self) -> int | None:
-        """The exit code of the server; None while it runs."""
-        return self.running["server"].process.poll()
-
-    def untold(self) -> list[str]:
-        """Sites that have not ended by themselves: nobody told them what the study gave."""
-        return sorted(name for name, one in self.running.items() if one.process.poll() != 0)
-
-    def stop(self) -> None:
-        for one in self._all():
-            one.stop()
-
-    def pids(self, victim: str) -> list[int]:
-        """The processes to kill: the server's, or those of the first site."""
-        where, command = VICTIMS[victim]
-        site = str(self.consortium.sites["site-1"].folder)
-        mine = processes_of(Path(site) if where == "site" else self.folder)
-        theirs = {} if where == "site" else processes_of(self.folder / "sites")
-        return [pid for pid, line in mine.items() if command in line and pid not in theirs]
-
-    def is_open(self) -> bool:
-        return bool(self.pids("serverapp"))
-
-    def is_trying(self) -> bool:
-        return "SuperNode started" in _text(self.folder / "site-1.log")
-
-    def is_greeted(self) -> bool:
-        return "query.hello, round 1: ready" in _text(self.folder / "site-1.log")
-
-    def is_condensing(self) -> bool:
-        return all(site.starts() for site in self.consortium.sites.values())
-
-    def is_aggregating(self) -> bool:
-        stored = len(list(self.round.glob("sealed/[!.]*.sealed")))
-        return stored == 2 and (self.round / "intake.json").exists()
-
-    def _all(self) -> list[Running]:
-        return list(self.running.values())
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a cell."""
-
-    cell: Cell
-    ended: bool
-    same: bool
-    orphans: int
-    restarts: int
-    seconds: float
-    note: str = ""
-
-    @property
-    def is_well(self) -> bool:
-        return self.ended and self.same and not self.orphans
-
-    def row(self) -> str:
-        """A line of the table."""
-        word = {True: "yes", False: "**no**"}
-        told = [self.cell.victim, self.cell.phase, word[self.ended], word[self.same]]
-        numbers = [str(self.orphans), str(self.restarts), f"{self.seconds:.0f}"]
-        return f"| {' | '.join([*told, *numbers, self.note])} |"
-
-
-def settle(folder: Path) -> Study:
-    """Two enrolled sites whose `join` finds the server, and nothing running."""
-    consortium = make_consortium(folder, sites=2, quorum=2)
-    config = consortium.office.config
-    address = f"localhost:{config.address.port}"
-    for site in consortium.sites.values():
-        site.folder.chmod(0o700)
-        authority = str(config.tls.authority.absolute())
-        edit(site.folder / "site.toml", server={"address": address, "authority": authority})
-        site.behave(seconds=CONDENSING)
-    return Study(consortium)
-
-
-def begin_until(study: Study, cell: Cell) -> None:
-    """Play up to the phase of a cell."""
-    if cell.phase == "before hello":
-        at_server = VICTIMS[cell.victim][0] == "server"
-        study.begin("server" if at_server else "site-1")
-        await_true(study.is_open if at_server else study.is_trying)
-        return
-    study.begin("server")
-    study.begin("site-1")
-    if cell.phase == "waiting":  # for the second site, without which nobody is asked
-        await_true(study.is_greeted)
-        return
-    study.begin("site-2")
-    await_true(study.is_condensing if cell.phase == "condensing" else study.is_aggregating)
-
-
-def play(cell: Cell | None, folder: Path) -> tuple[str, Study]:
-    """Play a study to its end, disturbed as the cell says; the digest of its global set."""
-    study = settle(folder)
-    try:
-        if cell is not None:
-            begin_until(study, cell)
-            await_true(lambda: study.pids(cell.victim))
-            for pid in study.pids(cell.victim):
-                os.kill(pid, signal.SIGKILL)
+        Raises:
+            PhaseMissed: the victim was not there, or not in the phase.
+        """
+        where, _ = VICTIMS[self.victim]
+        PHASES[self.phase].lead(study, where)
+        self._kill(study)
+        if where != SERVER:
+            # whoever condenses for a dead parent is to die as well, not to go on just before
+            with contextlib.suppress(StillGoing):
+                study.wait(lambda: not study.pids(where, CLIENT), "end of it", LONGEST_FAMILY)
+        for pace in study.paces:
+            pace.go_on()
+        if study.killed():
             time.sleep(PAUSE)
             study.begin_again()
-        for name in ("server", "site-1", "site-2"):
+        return ""
+
+    def _kill(self, study: Study) -> None:
+        where, command = VICTIMS[self.victim]
+        is_in = PHASES[self.phase].is_in
+        with contextlib.suppress(StillGoing):
+            study.wait(lambda: study.pids(where, command), self.victim, LONGEST_BIRTH)
+        victims, was_in = study.pids(where, command), is_in(study)
+        for process in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        study.await_death(victims)
+        demand(bool(victims) and was_in and is_in(study), f"{len(victims)} victims")
+
+
+def let_be(study: Study) -> str:
+    """Disturb nothing."""
+    return ""
+
+
+def keep_busy(study: Study) -> str:
+    """The first site's process spins for ten minutes; nothing to tell."""
+    [pace, _] = study.paces
+    pace.wait_at(Point.STEP, spin=True)
+    for name in (SERVER, FIRST, SECOND):
+        study.begin(name)
+    study.wait(pace.is_waiting, "condensing")
+    with contextlib.suppress(StillGoing):
+        study.wait(lambda: study.has("intake.json"), "loss", BUSY)
+    pace.go_on()
+    study.wait(lambda: study.code is not None, "end")
+    return ""
+
+
+def play(study: Study, disturb: Callable[[Study], str], rounds: int) -> Row:
+    """Play a study to its end; what became of it."""
+    began, hit, note = time.monotonic(), True, ""
+    try:
+        note = disturb(study)
+        for name in (SERVER, FIRST, SECOND):
             if name not in study.running:
                 study.begin(name)
-        await_true(lambda: study.code is not None)
-        with contextlib.suppress(StillGoing):
-            await_true(lambda: not study.untold(), LONGEST_PARTING)
-        study.missed = study.untold()
-    finally:
-        study.stop()
-    return union_of(study.round.parent, 1), study
-
-
-def disturb(cell: Cell, expected: str, folder: Path) -> Result:
-    """One cell of the table; the folder stays for whoever looks into a failure."""
-    began, digest, note, study = time.monotonic(), "", "", None
-    try:
-        digest, study = play(cell, folder)
-    except (StillGoing, OSError, AssertionError) as error:
+        study.wait(lambda: study.code is not None, "end of the server")
+        study.wait(lambda: not study.untold(), "end of the sites", LONGEST_PARTING)
+    except PhaseMissed as error:
+        hit, note = False, str(error)
+    except (StillGoing, OSError, AssertionError, FedcondenseError) as error:
         note = f"{type(error).__name__}: {error}"
-    seconds = time.monotonic() - began
-    ended, restarts = (study.code == 0, study.restarts) if study else (False, 0)
-    if study and study.missed:
-        note = f"not told: {', '.join(study.missed)}"
-    return Result(cell, ended, digest == expected, orphans_of(folder), restarts, seconds, note)
+    finally:
+        ended, told = study.code == 0, not study.untold()
+        study.stop()
+    seconds, digest = time.monotonic() - began, study.digest(rounds)
+    note = note or ("" if ended else study.said(SERVER).rstrip().rpartition("\n")[2])
+    return Row(
+        victim="",
+        phase="",
+        hit=hit,
+        ended=ended,
+        same=bool(digest),
+        told=told,
+        orphans=tuple(line[:80] for line in study.orphans()),
+        restarts=study.restarts,
+        seconds=seconds,
+        digest=digest,
+        steps=steps_of(study, rounds),
+        note=note,
+    )
 
 
-def orphans_of(folder: Path) -> int:
-    """Processes that are left a minute after the end."""
-    until = time.monotonic() + LONGEST_ORPHAN
-    while (left := processes_of(folder)) and time.monotonic() < until:
-        time.sleep(LOOK)
-    return len(left)
+def steps_of(study: Study, number: int) -> str:
+    """Whether the first site condensed a round at a stretch, in two parts, or from the start."""
+    done = [step.done for step in study.condensed(number)]
+    whole, in_parts = list(range(1, STEPS + 1)), [*range(1, MIDST + 1), *range(MIDST, STEPS + 1)]
+    if done == whole:
+        return WHOLE
+    return IN_PARTS if done == in_parts else BEGAN_AGAIN
 
 
-def await_true(true: Callable[[], object], seconds: float = LONGEST) -> None:
-    """Look often.
+@dataclass
+class Matrix:
+    """Cells that are played one after another, all files in one folder."""
 
-    Raises:
-        StillGoing: it did not become true.
-    """
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise StillGoing(f"nothing within {seconds:.0f} s")
-        time.sleep(LOOK)
+    kept: Kept
+    folder: Path
+
+    def settle(self, name: str, rounds: int) -> Study:
+        """Two enrolled sites whose `join` finds the server, and nothing running."""
+        folder = self.folder / name.replace("/", "-")
+        values = {"rounds": rounds, "evaluation": NETWORKS}
+        return Study(paced_consortium(folder, study=values, threads=2))
+
+    def undisturbed(self, rounds: int) -> str:
+        """The digest that a study of so many rounds gives.
+
+        Raises:
+            SystemExit: it does not end well even so.
+        """
+        phase = f"{rounds} rounds"
+        known = self.kept.rows().get(f"{UNDISTURBED}/{phase}")
+        if known is not None and known.is_well:
+            return known.digest
+        study = self.settle(f"undisturbed-{rounds}", rounds)
+        row = replace(play(study, let_be, rounds), victim=UNDISTURBED, phase=phase)
+        self.add(row)
+        if not row.is_well:
+            sys.exit(f"the undisturbed study failed: {row.problems}; see {self.folder}")
+        return row.digest
+
+    def play(self, cell: Cell) -> None:
+        """One cell of the table; its folder stays for whoever looks into a failure."""
+        expected = self.undisturbed(cell.rounds)
+        row = play(self.settle(cell.name, cell.rounds), cell.disturb, cell.rounds)
+        same = row.digest == expected
+        self.add(replace(row, victim=cell.victim, phase=cell.phase, same=same))
+
+    def play_busy(self) -> None:
+        """A site that is busy for long keeps its round."""
+        expected = self.undisturbed(1)
+        row = play(self.settle("busy", 1), keep_busy, 1)
+        same = row.digest == expected and row.steps == WHOLE
+        self.add(replace(row, victim=UNDISTURBED, phase=f"busy for {BUSY:.0f} s", same=same))
+
+    def play_link(self) -> None:
+        """A link is cut in the midst of an upload."""
+        with cut_link(self.folder / "link") as cut:
+            row = play(cut.study, cut.disturb, 1)
+        same = row.digest == cut.expected
+        self.add(
+            replace(row, victim="link", phase="cut for 90 s in an upload", same=same, steps=WHOLE)
+        )
+
+    def add(self, row: Row) -> None:
+        self.kept.add(row)
+        print(f"{row.name}: {row.brief} {row.seconds:.0f} s {row.note}".rstrip(), flush=True)
 
 
-def cells(wanted: Sequence[str]) -> Iterator[Cell]:
-    """All cells, or those that are named."""
+def chosen(wanted: Sequence[str], extras: Mapping[str, object], kept: Kept) -> list[Cell]:
+    """Cells that are named, or all that are not yet kept."""
     every = [Cell(victim, phase) for victim in VICTIMS for phase in PHASES]
-    unknown = set(wanted) - {cell.name for cell in every}
+    every = [cell for cell in every if cell.exists]
+    unknown = set(wanted) - {cell.name for cell in every} - extras.keys()
     if unknown:
         sys.exit(f"no such cell: {', '.join(sorted(unknown))}")
-    return (cell for cell in every if cell.exists and (not wanted or cell.name in wanted))
+    if wanted:
+        return [cell for cell in every if cell.name in wanted]
+    known = kept.rows()
+    return [cell for cell in every if f"{cell.victim}/{cell.phase}" not in known]
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Play all cells and print the table; 0 if all went well."""
-    chosen = list(cells(wanted))
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    expected, study = play(None, folder / "undisturbed")
-    if study.missed:
-        sys.exit(f"the undisturbed study failed: {', '.join(study.missed)}; see {folder}")
-    print(f"Undisturbed: `{expected[:16]}`; files in {folder}\n")
-    print("| Killed | Phase | Ended | Same set | Orphans | Started again | Seconds | |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
-    results = []
-    for cell in chosen:
-        results.append(disturb(cell, expected, folder / cell.name.replace("/", "-")))
-        print(results[-1].row(), flush=True)
-    return 0 if all(result.is_well for result in results) else 1
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    """Play what is wanted and print the table of all that is kept; 0 if all of that went well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what was begun, as Ctrl-C
+    matrix = Matrix(Kept(RESULTS), Path(tempfile.mkdtemp(prefix="chaos-")))
+    extras = {"busy": matrix.play_busy, "link": matrix.play_link}
+    cells = chosen(wanted, extras, matrix.kept)
+    print(f"{len(cells)} cells; files in {matrix.folder}, rows in {RESULTS}", flush=True)
+    for cell in cells:
+        matrix.play(cell)
+    for name in [name for name in extras if name in wanted]:
+        try:
+            extras[name]()
+        except NoNamespaces as error:
+            print(f"{name}: skipped, {error}", flush=True)
+    rows = matrix.kept.rows().values()
+    print(f"\n{table(rows, list(VICTIMS), list(PHASES))}")
+    return 0 if all(row.is_well for row in rows) else 1
 
 
 if __name__ == "__main__":

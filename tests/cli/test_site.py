@@ -224,7 +224,11 @@ def test_status_says_how_far_each_round_is_and_what_came_of_it(run: Run, tmp_pat
     (rounds / "round-002" / "global").mkdir(parents=True)
     (rounds / "round-002" / "figures.json").touch()
     scores = {"balanced_accuracy": {"mean": "0.695", "low": "0.6421", "high": "0.743"}}
-    write_json(rounds / "round-002" / "global" / "result.json", {"result": {"scores": scores}})
+    for number in (2, 3):
+        result = rounds / f"round-00{number}" / "global" / "result.json"
+        result.parent.mkdir(parents=True, exist_ok=True)
+        write_json(result, {"result": {"scores": scores}})
+    (rounds / "round-002" / "global" / "set.safetensors").touch()
 
     code, lines = run("status")
 
@@ -233,4 +237,6 @@ def test_status_says_how_far_each_round_is_and_what_came_of_it(run: Run, tmp_pat
         f"round 1 of study {study.digest[:8]}: not condensed yet, condensing 140/300, sealed 0",
         f"round 2 of study {study.digest[:8]}: condensed, sealed 0; its global set: balanced "
         "accuracy 0.695 (0.642 to 0.743)",
+        f"round 3 of study {study.digest[:8]}: not condensed, sealed 0; its global set, too large "
+        "to be sent: balanced accuracy 0.695 (0.642 to 0.743)",
     ]

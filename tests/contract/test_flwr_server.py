@@ -154,8 +154,14 @@ def test_the_commands_that_it_starts_are_those_on_its_path():
     assert "--allow-runtime-dependency-installation" not in command
 
 
-def test_the_code_of_a_site_that_went_away_is_known():
-    assert gathering.NODE_GONE == ErrorCode.NODE_UNAVAILABLE == 5
+def test_the_codes_of_a_site_that_went_away_are_known():
+    away = {
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.NODE_UNAVAILABLE,
+    }
+
+    assert away == gathering.AWAY
     assert ErrorCode.CLIENT_APP_CRASHED == 8
 
 

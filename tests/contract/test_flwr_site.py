@@ -90,6 +90,10 @@ def test_the_text_of_a_refused_load_is_flowers_own() -> None:
     [
         (start_client_internal, '"SuperNode ID: %s"'),
         (start_client_internal, '"SuperNode terminated gracefully."'),
+        (start_client_internal, '"Sending: %s message (ID: %s)"'),
+        (start_client_internal, '"Sent successfully"'),
+        (start_client_internal, '"Failed to send message %s: %s"'),
+        (start_client_internal, '"Run ID %s is not in `RUNNING` status.'),
         (http_retry, '"SSL/TLS handshake error detected."'),
         (fleet_http_connection, 'f"[code: {flower_error.code}] {flower_error.message}"'),
     ],
@@ -103,9 +107,12 @@ def test_a_supernode_prints_the_words_by_which_we_know_its_state(
 
 
 def test_the_words_that_we_look_for_are_among_them() -> None:
-    marks = b"".join([supernode_log.CONNECTED, *supernode_log._REASONS]).decode()
+    log = supernode_log
+    marks = b"".join([log.CONNECTED, log.SENDING, *log.THROUGH, *log._REASONS]).decode()
 
     for word in ("SuperNode ID: ", "[code: 2004]", "SSL/TLS handshake error", "terminated grace"):
+        assert word in marks
+    for word in ("Sending: ", "Sent successfully", "Failed to send message", "not in `RUNNING`"):
         assert word in marks
     assert ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED == 2004
 

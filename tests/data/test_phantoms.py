@@ -25,6 +25,12 @@ CHANCE = 1 / len(PHANTOM_CLASSES)
 
 @pytest.fixture(scope="module")
 def phantoms() -> LabeledImages:
+    """Enough of them to see how they are made; what they are worth is asked of the usual number."""
+    return _small(images_per_class=100)
+
+
+@pytest.fixture(scope="module")
+def as_usual() -> LabeledImages:
     return draw_phantoms(Phantoms(kind="phantoms"))
 
 
@@ -38,8 +44,14 @@ def test_the_classes_are_those_of_the_radiography_database():
 
 
 def test_there_are_as_many_images_of_each_class_as_asked_for(phantoms):
-    assert phantoms.images.shape == (1200, 1, 64, 64)
-    assert phantoms.counts().tolist() == [300] * 4
+    assert phantoms.images.shape == (400, 1, 32, 32)
+    assert phantoms.counts().tolist() == [100] * 4
+
+
+@pytest.mark.slow
+def test_there_are_three_hundred_of_each_class_of_64_pixels_unless_asked_otherwise(as_usual):
+    assert as_usual.images.shape == (1200, 1, 64, 64)
+    assert as_usual.counts().tolist() == [300] * 4
 
 
 def test_equal_seeds_give_equal_bytes():
@@ -159,8 +171,9 @@ def _balanced(predicted: Tensor, labels: Tensor) -> float:
     return float(torch.stack(recalls).mean())
 
 
-def test_the_look_of_a_film_tells_no_class(phantoms):
-    score = _linear_score(_look(phantoms), phantoms.labels, phantoms.splits)
+@pytest.mark.slow
+def test_the_look_of_a_film_tells_no_class(as_usual):
+    score = _linear_score(_look(as_usual), as_usual.labels, as_usual.splits)
 
     assert abs(score - CHANCE) < 0.05
 
@@ -176,8 +189,8 @@ def test_the_look_tells_no_class_whatever_the_seed(seed):
 
 
 @pytest.mark.slow
-def test_phantoms_are_neither_trivial_nor_hopeless(phantoms):
-    train, test = train_and_test(phantoms)
+def test_phantoms_are_neither_trivial_nor_hopeless(as_usual):
+    train, test = train_and_test(as_usual)
 
     ceiling = _convnet_score(train, test)
     random_five = sum(_convnet_score(_five_of_each(train, seed), test) for seed in (0, 1)) / 2

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 
 import pytest
@@ -52,6 +54,17 @@ def test_a_look_tells_whether_somebody_holds_it_and_changes_nothing(path):
         assert is_locked(path)
         assert is_locked(path)
     assert not is_locked(path)
+
+
+def test_a_look_at_the_same_time_keeps_nobody_out(path):
+    with locked(path):
+        pass
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+
+    with locked_if_free(path) as free:
+        assert free
 
 
 def test_nobody_holds_what_does_not_exist_and_a_look_does_not_make_it(tmp_path):

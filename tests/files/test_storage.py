@@ -15,6 +15,7 @@ from fedcondense.files.storage import (
     canonical_json,
     read_arrays,
     read_json,
+    remove_unfinished,
     sha256,
     write_arrays,
     write_atomically,
@@ -191,3 +192,18 @@ def test_equal_arrays_give_equal_bytes(tmp_path):
 def test_sha256_is_that_of_the_standard():
     # FIPS 180-4, example "abc"
     assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    names = [".a.sealed.0123456789ab.tmp", "a.sealed", ".notes.tmp"]
+    for name in names:
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
+    (folder / ".b.sealed.0123456789ab.tmp").touch()  # its writer may live
+
+    remove_unfinished(tmp_path)
+
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [".b.sealed.0123456789ab.tmp", ".notes.tmp", "a.sealed"]

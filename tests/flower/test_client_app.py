@@ -197,6 +197,30 @@ def test_the_result_of_the_last_round_is_kept_and_acknowledged(
 
 
 @pytest.mark.usefixtures("at_two")
+def test_a_result_whose_set_was_too_large_to_be_sent_ends_the_study_too(
+    two_rounds: Repetition,
+) -> None:
+    given = given_of(two_rounds, 2)
+    send_ask(RESULT, given)
+
+    reply = send_ask(RESULT, replace(given, data=b""))
+
+    assert reply == Reply(Outcome.READY, signing_key=key_of(two_rounds))
+    kept = two_rounds.site("site-1") / f"runs/{two_rounds.study.digest}/round-002/global"
+    assert [path.name for path in kept.iterdir()] == ["result.json"]
+
+
+@pytest.mark.usefixtures("at_two")
+def test_a_result_without_its_set_is_verified_all_the_same(two_rounds: Repetition) -> None:
+    stranger = given_of(replace(two_rounds, operator=SigningKey.generate()), 2)
+    given = given_of(two_rounds, 2)
+
+    reply = send_ask(RESULT, replace(given, result=stranger.result, data=b""))
+
+    assert reply.code == "FC404"
+
+
+@pytest.mark.usefixtures("at_two")
 def test_no_result_but_that_of_the_last_round_ends_a_study(two_rounds: Repetition) -> None:
     assert send_ask(RESULT, given_of(two_rounds, 1)).code == "FC404"
 
@@ -353,6 +377,21 @@ def test_the_module_holds_no_state_for_sites_share_processes() -> None:
 
     assert [ast.unparse(node) for node in assigned] == ["app = ClientApp()"]
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+
+
+def test_an_error_log_has_an_end(
+    repetition: Repetition, at_site: Callable[[Contribute], None]
+) -> None:
+    at_site(raising(ValueError("newest")))
+    log = repetition.site("site-1") / "errors.log"
+    for _ in range(2):
+        log.write_bytes(bytes(2**20 + 1))
+        send(CONTRIBUTE, repetition)
+
+    assert log.stat().st_size < 100_000
+    assert "ValueError: newest" in log.read_text()
+    kept = sorted(path.name for path in log.parent.glob("errors*"))
+    assert kept == ["errors.log", "errors.old.log"]
 
 
 def test_an_error_log_grows_and_keeps_what_stood_there(

@@ -94,6 +94,19 @@ def test_a_hospital_is_known_by_its_own_settings_and_always_enforces_its_gate(
     assert images.modes == [ReleaseMode.ENFORCED]
 
 
+@pytest.mark.parametrize("kind", [HELLO, CONTRIBUTE])
+def test_a_run_whose_deadline_is_long_over_gets_nothing(
+    lakeside: Hospital, images: Condensations, kind: str
+) -> None:
+    for seconds, outcome in ((-240.0, "FC000"), (-360.0, "FC404")):
+        request = to_request(kind, 7, Ask(signed_description(lakeside, seconds), 1), 60.0)
+
+        reply = read_reply(client_app.app(request, context(lakeside.settings)))
+
+        assert (reply.code or "FC000") == outcome
+    assert len(images.modes) == (kind == CONTRIBUTE)
+
+
 @pytest.mark.parametrize(
     "limits",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,18 +15,28 @@ from enrolment_kit import Applicant
 from server_kit import Office, make_office
 from wire_kit import decided, payload_of, small_study
 
-from fedcondense.errors import FederationError, KeyFileError, QuorumMissed
+from fedcondense.errors import FederationError, KeyFileError, QuorumMissed, SettingsError
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import seal
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import deployed_round, deployment
-from fedcondense.flower.round_files import Intake, read_intake, read_plan, write_intake
+from fedcondense.flower import deployed_round, deployment, restarts
+from fedcondense.flower.round_files import (
+    Intake,
+    Told,
+    read_intake,
+    read_plan,
+    read_told,
+    write_intake,
+    write_told,
+)
 from fedcondense.server.current_run import CurrentRun, find_run, study_of
 from fedcondense.server.events import events
 from fedcondense.server.intake import receive, stored_digests
+from fedcondense.server.opening import open_round
 
 SITES = ("site-1", "site-2")
-HASTY = ("LOOK", "ASK_FLOWER", "FIRST_PAUSE", "LONGEST_PAUSE", "GRACE", "LONGEST_TELLING")
+HASTY = ("LOOK", "ASK_FLOWER", "GRACE")
+PAUSES = ("FIRST_PAUSE", "LONGEST_PAUSE")
 
 
 @dataclass
@@ -76,12 +87,13 @@ class StandIn:
     def has_ended(self, run: int) -> bool:
         return self.ended
 
-    def contribute(self, *sites: str) -> None:
-        """Store what sites sealed, as the ServerApp does."""
+    def contribute(self, *sites: str, seed: int | None = None) -> None:
+        """Store what sites sealed, as the ServerApp does; sets of one seed are equal."""
         current, number = self.current, self.number
         request = Request(current.run.description(), number)
         for site in sorted(set(sites) - set(stored_digests(current.run, number))):
-            payload = payload_of(current.study, seed=SITES.index(site))
+            own = sorted(self.applicants).index(site)
+            payload = payload_of(current.study, seed=own if seed is None else seed)
             released = decided(payload, current.study, round=number)
             blob = seal(released, request, site, current.study, self.applicants[site].signing)
             receive(current.run, blob, number, sender=site)
@@ -127,6 +139,7 @@ class Played:
     flower: StandIn
     concluded: list[tuple[str, ...]] = field(default_factory=list)
     finished: int = 0
+    meanwhile: Callable[[], object] = field(default=lambda: None)  # while a round is concluded
 
     def serve(self) -> CurrentRun:
         return deployment.serve(self.office.config, conclude=self._conclude, finish=self._finish)
@@ -134,6 +147,7 @@ class Played:
     def _conclude(self, current: CurrentRun, number: int) -> None:
         assert current.opening_key()
         self.concluded.append(tuple(stored_digests(current.run, number)))
+        self.meanwhile()
         write_json(current.run.done(number), {})
 
     def _finish(self, current: CurrentRun) -> None:
@@ -150,12 +164,14 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
     """A server of two sites and quorum 2, whose Flower lives as it is told."""
 
     def make(
-        *acts: Callable[[StandIn], None], deadline: str = "72 h", rounds: int = 1, quorum: int = 2
+        *acts: Callable[[StandIn], None],
+        deadline: str = "72 h",
+        sites: tuple[str, ...] = SITES,
+        **changes: Any,
     ) -> Played:
         times = {"deadline": deadline, "joining": "1 s"}
-        study = small_study(quorum=quorum, rounds=rounds)
-        office = make_office(tmp_path, study=study, time=times)
-        applicants = {name: Applicant(name) for name in SITES}
+        office = make_office(tmp_path, study=small_study(**changes), time=times)
+        applicants = {name: Applicant(name) for name in sites}
         for applicant in applicants.values():
             office.register.enroll(applicant.write(tmp_path / "mail"), now=time.time())
         flower = StandIn(office, applicants, list(acts))
@@ -163,6 +179,9 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         monkeypatch.setattr(deployment, "check_tls", lambda config: None)
         for name in HASTY:
             monkeypatch.setattr(deployed_round, name, 0.001)
+        monkeypatch.setattr(deployed_round, "longest_telling", lambda run, round, sites: 0.001)
+        for name in PAUSES:
+            monkeypatch.setattr(restarts, name, 0.001)
         return Played(office, flower)
 
     return make
@@ -267,7 +286,24 @@ def test_flower_that_dies_again_and_again_is_given_up(play: Any) -> None:
     with pytest.raises(FederationError, match=r"Flower died 10 times: Flower's SuperLink or"):
         played.serve()
 
-    assert played.flower.lives == deployed_round.MOST_FAILURES
+    assert played.flower.lives == restarts.MOST_FAILURES
+
+
+def test_deaths_far_apart_end_no_study(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarts, "STEADY", 0.0)
+    played = play(*[dies] * 12, all_answer)
+
+    played.serve()
+
+    assert (played.flower.lives, played.concluded) == (13, [SITES])
+
+
+def test_pauses_double_and_begin_anew_after_a_steady_life() -> None:
+    deaths = restarts.Restarts()
+
+    pauses = [deaths.count(uptime=up, has_stored=False) for up in (5.0, 5.0, 5.0, 600.0, 5.0)]
+
+    assert pauses == [2, 4, 8, 2, 4]
 
 
 def test_below_the_quorum_nothing_is_concluded_and_the_missing_are_named(play: Any) -> None:
@@ -279,6 +315,31 @@ def test_below_the_quorum_nothing_is_concluded_and_the_missing_are_named(play: A
     assert missed.value.message.endswith(": site-2 FC502")
     assert played.concluded == []
     assert played.flower.current.key_path.exists()
+
+
+def test_a_contribution_refused_at_its_opening_leaves_the_quorum_to_the_others(play: Any) -> None:
+    def two_equal_sets(flower: StandIn) -> None:
+        flower.contribute("site-1", "site-2", seed=0)
+        flower.finish()
+
+    def another(flower: StandIn) -> None:
+        flower.contribute("site-3")
+        flower.finish()
+
+    def open_all() -> None:
+        current = played.flower.current
+        open_round(current.run, 1, current.opening_key())
+
+    played = play(two_equal_sets, another, sites=(*SITES, "site-3"))
+    played.meanwhile = open_all
+    with pytest.raises(QuorumMissed, match="1 valid contributions"):
+        played.serve()
+
+    current = played.serve()
+
+    assert played.flower.lives == 2
+    assert played.concluded == [SITES, (*SITES, "site-3")]
+    assert current.is_finished
 
 
 def test_the_same_command_gives_a_missed_quorum_more_time(play: Any) -> None:
@@ -294,6 +355,22 @@ def test_the_same_command_gives_a_missed_quorum_more_time(play: Any) -> None:
     assert second.deadline > first.deadline
     assert (second.run, second.recipient) == (first.run, first.recipient)
     assert played.concluded == [SITES]
+
+
+def test_what_a_killed_server_left_half_written_is_gone_with_the_next(play: Any) -> None:
+    def killed(flower: StandIn) -> None:
+        raise KeyboardInterrupt
+
+    played = play(killed, all_answer)
+    with pytest.raises(KeyboardInterrupt):
+        played.serve()
+    left = played.flower.current.run.path / ".events.jsonl.0123456789ab.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+
+    played.serve()
+
+    assert not left.exists()
 
 
 def test_a_round_that_was_collected_before_a_death_is_concluded_without_flower(play: Any) -> None:
@@ -412,3 +489,44 @@ def test_a_study_whose_sites_cannot_be_told_is_finished_all_the_same(play: Any) 
     played.serve()
 
     assert played.finished == 1
+
+
+@pytest.mark.parametrize("end", ["alive", "ended"])
+def test_sites_are_told_by_another_flower_where_the_first_ends_during_the_conclusion(
+    play: Any, end: str
+) -> None:
+    def tells(flower: StandIn) -> None:
+        write_told(flower.current.run.told(1), Told(SITES, {}))
+
+    played = play(all_answer, tells)
+    played.meanwhile = lambda: setattr(played.flower, end, end == "ended")
+
+    current = played.serve()
+
+    assert played.flower.lives == 2
+    assert read_told(current.run.told(1)).sites == SITES
+    assert (len(played.concluded), played.told().count("told")) == (1, 1)
+
+
+def test_who_is_revoked_during_the_conclusion_is_not_told(play: Any) -> None:
+    played = play(all_answer)
+    register = played.office.register
+    played.meanwhile = lambda: register.revoke("site-2", now=time.time())
+
+    current = played.serve()
+
+    assert played.flower.enrolled[-1] == ["site-1"]
+    assert list(current.run.enrolled) == ["site-1"]
+    assert played.flower.lives == 1
+
+
+def test_a_study_whose_further_rounds_cannot_be_sent_is_not_begun(play: Any) -> None:
+    large = {"images_per_class": 200, "image": {"size": 224}, "distill": {"method": "dm"}}
+    sites = tuple(f"site-{number}" for number in range(4))
+    played = play(all_answer, sites=sites, rounds=2, **large)
+
+    with pytest.raises(SettingsError, match="the global set of 4 sites is above the 64 MB"):
+        played.serve()
+
+    assert played.flower.lives == 0
+    assert not list(played.office.config.runs.glob("*Z"))

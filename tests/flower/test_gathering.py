@@ -27,10 +27,12 @@ from fedcondense.flower.round_files import (
     read_progress,
     write_nodes,
 )
+from fedcondense.server import intake as intake_of_server
+from fedcondense.server.intake import receive
 from fedcondense.server.run_directory import RunDirectory
 
 ALL = ("site-1", "site-2", "site-3")
-GONE, CRASHED = 5, 8
+UPLOAD_CUT, GONE, CRASHED = 3, 5, 8
 
 
 class Clock:
@@ -109,6 +111,30 @@ def test_nobody_is_asked_before_a_quorum_is_ready(grid: DeployedGrid) -> None:
 
     assert before == [[]]
     assert grid.asked() == ["site-1", "site-2", "site-3"]
+    assert sorted(intake.stored) == list(ALL)
+
+
+def test_a_contribution_refused_at_its_opening_is_none_of_a_quorum_and_not_asked_for_again(
+    grid: DeployedGrid, clock: Clock
+) -> None:
+    describe(grid, quorum=2)
+    run, began = grid.repetition.run, clock.now
+    receive(run, grid.repetition.sealed("site-1"), 1, sender="site-1")
+    verdict = {"verdict": "rejected", "reason": "duplicate"}
+    write_json(run.verdicts(1), {"round": 1, "sites": {"site-1": verdict}})
+    grid.online = {"site-1", "site-2"}
+    before: list[list[str]] = []
+
+    def arrive(look: int) -> None:
+        if clock.now > began + 20 and not before:
+            before.append(grid.asked())
+            grid.online.add("site-3")
+
+    grid.on_look = arrive
+    intake = gather(grid, joining=300)
+
+    assert before == [[]]
+    assert grid.asked() == ["site-2", "site-3"]
     assert sorted(intake.stored) == list(ALL)
 
 
@@ -228,6 +254,18 @@ def test_a_site_that_went_away_is_asked_when_it_is_back(grid: DeployedGrid) -> N
     assert sorted(intake.stored) == list(ALL)
 
 
+def test_a_site_whose_uploads_are_cut_is_asked_again_and_never_given_up(
+    grid: DeployedGrid,
+) -> None:
+    cut = losing(UPLOAD_CUT)
+    grid.says("site-2", CONTRIBUTE, cut, cut, cut, grid._well("site-2"))
+
+    intake = gather(grid)
+
+    assert grid.asked().count("site-2") == 4
+    assert sorted(intake.stored) == list(ALL)
+
+
 def test_a_site_whose_process_dies_is_asked_once_more_and_then_missing(grid: DeployedGrid) -> None:
     grid.says("site-2", CONTRIBUTE, losing(CRASHED))
 
@@ -271,6 +309,28 @@ def test_a_contribution_that_stands_is_not_asked_for_again(grid: DeployedGrid) -
     assert second.asked == ()
 
 
+def test_what_is_stored_is_not_read_again_while_others_are_waited_for(
+    two: DeployedGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        intake_of_server, "sha256", lambda data: read.append("stored") or sha256(data)
+    )
+    two.says("site-2", CONTRIBUTE, never)
+
+    gather(two)
+
+    assert two.looks > 100
+    assert len(read) == 2  # when it came in, and for the intake
+
+
+def test_replies_are_taken_one_at_a_time_for_each_may_be_large(grid: DeployedGrid) -> None:
+    gather(grid)
+
+    assert grid.pulled
+    assert max(len(numbers) for numbers in grid.pulled) == 1
+
+
 def test_a_site_enrolled_in_the_middle_of_a_round_is_asked_too(grid: DeployedGrid) -> None:
     nodes = dict(grid.nodes)
     del nodes["site-3"]
@@ -299,6 +359,22 @@ def test_a_site_revoked_in_the_middle_of_a_round_is_nobody(grid: DeployedGrid) -
 
     assert sorted(intake.stored) == ["site-1", "site-2"]
     assert "site-3" not in {**intake.refused, **intake.failed, **intake.missing}
+
+
+def test_a_site_that_comes_back_with_other_keys_is_asked_anew(grid: DeployedGrid) -> None:
+    run = grid.repetition.run
+
+    def come_back(look: int) -> None:
+        if look == 5:
+            run.sealed(1, "site-1").unlink()
+
+    grid.says("site-3", CONTRIBUTE, losing(GONE), grid._well("site-3"))
+    grid.on_look = come_back
+
+    intake = gather(grid)
+
+    assert grid.asked().count("site-1") == 2
+    assert sorted(intake.stored) == list(ALL)
 
 
 @pytest.mark.parametrize("blob", [b"PK\x03\x04", b"FEDCOND1"])

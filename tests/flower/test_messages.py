@@ -15,6 +15,7 @@ from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import ContributionRejected, DescriptionRejected
 from fedcondense.flower.messages import (
     CONTRIBUTE,
+    RESULT,
     Ask,
     Outcome,
     Reply,
@@ -83,6 +84,14 @@ def test_a_result_without_its_set_or_a_set_without_its_result_is_refused() -> No
     for message in (without_set, without_result):
         with pytest.raises(DescriptionRejected, match="malformed"):
             read_request(message)
+
+
+def test_a_result_that_is_told_may_come_without_its_set() -> None:
+    sent = Ask(b"{}", 2, result=b"{}")
+
+    assert read_request(to_request(RESULT, 7, sent, 60.0)) == sent
+    with pytest.raises(DescriptionRejected, match="malformed"):
+        read_request(request(sent))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,19 @@ def test_only_what_carries_the_mark_is_stopped(tmp_path: Path) -> None:
         bystander.kill()
 
 
+def test_a_child_that_ended_long_ago_is_not_killed_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: killed.append(group))
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+
+    stop("ours", [ended])
+
+    assert killed == []
+
+
 def test_what_they_print_stands_in_the_log(tmp_path: Path) -> None:
     with children(tmp_path) as started:
         started.start(["sh", "-c", "echo out; echo err >&2"]).wait()

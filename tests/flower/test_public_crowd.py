@@ -69,7 +69,7 @@ def test_flowers_own_processes_are_never_crowded_out(tmp_path: Path) -> None:
     async def play() -> tuple[int, int]:
         flower, ready = Flower(), tmp_path / "ready"
         ready.touch()
-        app = PublicDoor(PublicCrowd(flower, 1000, most_requests=1), ADMIN, ready, 1000)
+        app = PublicDoor(PublicCrowd(flower, 1000, most_requests=1), ADMIN, ready, 1000, 1000)
         path = "/v1/runtime/acquire-task"
         return await crowded(app, flower, 0, path=path, length=5000, port=ADMIN)
 

@@ -45,7 +45,7 @@ async def _behind(scope: Any, receive: Any, send: Any) -> None:
 
 
 def door(ready: Path) -> PublicDoor:
-    return PublicDoor(_behind, ADMIN, ready, 1000)
+    return PublicDoor(_behind, ADMIN, ready, 1000, 2500)
 
 
 def answers(door: PublicDoor, path: str, method: str = "POST", **scope: Any) -> list[Any]:
@@ -147,3 +147,26 @@ def test_a_websocket_is_closed(ready: Path) -> None:
 
 def test_the_applications_own_life_passes(ready: Path) -> None:
     assert answers(door(ready), "", type="lifespan")[0]["status"] == PASSED
+
+
+def test_what_a_node_brings_in_by_all_its_uploads_is_bounded(ready: Path) -> None:
+    public, upload = door(ready), "/v1/fleet/push-object"
+    sent = [(b"content-length", b"1000"), (b"flwr-public-key", b"YQ==")]
+    again = [sent[0], (b"flwr-public-key", b"YR=="), (b"flwr-public-key", b"YW5vdGhlcg==")]
+
+    assert [status(public, upload, headers=sent) for _ in range(4)] == [PASSED] * 3 + [413]
+    assert status(public, upload, headers=again) == 413  # the same key in other letters
+    assert status(public, "/v1/fleet/pull-messages", headers=sent) == PASSED
+    assert status(public, upload, headers=[sent[0], (b"flwr-public-key", b"dHdv")]) == PASSED
+
+
+def test_what_flower_refuses_uses_up_nobodys_budget(ready: Path) -> None:
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    public = PublicDoor(refusing, ADMIN, ready, 1000, 2500)
+    forged = [(b"content-length", b"1000"), (b"flwr-public-key", b"YW5vdGhlcg==")]
+
+    assert {status(public, "/v1/fleet/push-object", headers=forged) for _ in range(9)} == {401}
+    assert public.brought == {}

@@ -20,7 +20,7 @@ from fedcondense.exchange.round_result import SCORES
 from fedcondense.exchange.sealing import Opened
 from fedcondense.exchange.shared_set import SharedSet
 from fedcondense.files.storage import sha256, write_json
-from fedcondense.flower import server_app, telling
+from fedcondense.flower import asking, server_app, telling
 from fedcondense.flower.asking import result_of_round
 from fedcondense.flower.messages import (
     CONTRIBUTE,
@@ -36,10 +36,12 @@ from fedcondense.flower.round_files import (
     Intake,
     Plan,
     Told,
+    longest_telling,
     marks_path,
     read_intake,
     read_marks,
     read_told,
+    seconds_to_tell,
     write_intake,
     write_plan,
 )
@@ -320,6 +322,20 @@ def test_a_concluded_round_is_not_collected_again_only_told(grid: ScriptedGrid) 
     assert run.told(1).exists()
 
 
+def test_a_round_that_is_being_concluded_is_not_collected_again(
+    grid: ScriptedGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = grid.repetition.run
+    write_plan(run.request(1), Plan(1, ("site-1",), 1))
+    write_intake(run.intake(1), Intake(1, {}, {}, {}, {}))
+    monkeypatch.setattr(server_app, "wait_for", lambda *_: conclude(grid.repetition) is not None)
+
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), {"run-directory": str(run.path)}))
+
+    assert grid.asked == []
+    assert run.told(1).exists()
+
+
 def test_from_the_second_round_on_a_request_carries_what_the_one_before_gave(
     tmp_path: Path,
 ) -> None:
@@ -385,16 +401,58 @@ def test_a_site_that_does_not_take_the_result_is_named_and_holds_up_nobody(
     assert told == Told(("site-1", "site-3"), {"site-2": code})
 
 
+def test_a_site_that_takes_in_less_than_the_set_is_told_the_scores_alone(
+    grid: ScriptedGrid,
+) -> None:
+    def takes_little(message: Message) -> Message:
+        outcome = Outcome.FAILED if "global" in message.content else Outcome.READY
+        return to_reply(Reply(outcome, "FC409" if outcome is Outcome.FAILED else ""), message)
+
+    repetition = grid.repetition
+    conclude(repetition)
+    grid.says("site-2", RESULT, takes_little)
+    nodes = dict(zip(repetition.names, (1, 2, 3), strict=True))
+
+    told = telling.Telling(grid, result_of_round(repetition.run, 1), lambda: nodes).tell()
+
+    assert told == Told(("site-1", "site-2", "site-3"), {})
+
+
+def test_a_set_that_no_site_takes_in_is_not_sent_but_its_result_is(
+    repetition: Repetition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = conclude(repetition)
+    monkeypatch.setattr(asking, "LARGEST_GLOBAL_SET", len(shared.data) - 1)
+
+    told = result_of_round(repetition.run, 1)
+
+    assert told.data == b""
+    assert told.result == repetition.run.result(1).read_bytes()
+
+
 def test_a_site_that_is_away_is_not_waited_for_long(
     grid: ScriptedGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "LONGEST_TELLING", 0.3)
+    monkeypatch.setattr(telling, "seconds_to_tell", lambda sites, size: 0.3)
     conclude(grid.repetition)
     nodes = {"site-1": 1, "site-9": 9}
 
     told = telling.Telling(grid, result_of_round(grid.repetition.run, 1), lambda: nodes).tell()
 
     assert told == Told(("site-1",), {})
+
+
+def test_sites_are_told_for_longer_the_more_there_is_to_send() -> None:
+    assert seconds_to_tell(3, 1_000) == pytest.approx(90, abs=0.1)
+    assert seconds_to_tell(20, 60_000_000) == 90 + 20 * 60
+
+
+def test_a_parent_waits_longer_than_the_sites_are_told(repetition: Repetition) -> None:
+    size = len(conclude(repetition).data)
+
+    longest = longest_telling(repetition.run, 1, 3)
+
+    assert longest > seconds_to_tell(3, size) + 30
 
 
 def conclude(repetition: Repetition) -> SharedSet:

@@ -117,7 +117,7 @@ def test_the_parent_concludes_while_flower_waits_and_an_old_intake_does_not_coun
     repetition: Repetition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, ticks = repetition.run, []
-    monkeypatch.setattr(simulation, "LONGEST_TELLING", 0.5)
+    monkeypatch.setattr(simulation, "longest_telling", lambda run, round, sites: 0.5)
     write_json(run.intake(1), {"round": 1, "asked": [], "stored": {}, "refused": {}})
     done = '{"asked":[],"failed":{},"missing":{},"refused":{},"round":1,"stored":{}}'
     command = ["sh", "-c", f"sleep 1; echo '{done}' > {run.intake(1)}; sleep 300"]

@@ -125,6 +125,53 @@ def test_a_connection_is_seen_in_the_newest_supernodes_lines_only(tmp_path: Path
     assert not log.is_connected()
 
 
+@pytest.mark.parametrize(
+    ("printed", "is_sending"),
+    [
+        ("", False),
+        ("INFO : Sending: train message (ID: 1)\n", True),
+        ("INFO : Sending: train message (ID: 1)\nINFO : Sent successfully\n", False),
+        ("INFO : Sending: query message (ID: 1)\nERROR : Failed to send message 1: x\n", False),
+        ("INFO : Sent successfully\nINFO : Sending: train message (ID: 2)\n", True),
+    ],
+)
+def test_an_answer_that_is_not_sent_yet_is_seen(
+    tmp_path: Path, printed: str, is_sending: bool
+) -> None:
+    log = SupernodeLog(tmp_path / "log")
+    log.begin()
+    log.path.write_text(printed)
+
+    assert log.is_sending() is is_sending
+
+
+@pytest.mark.parametrize("client_lives", [True, False])
+def test_a_supernode_that_waits_for_a_dead_clients_answer_is_started_again(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, client_lives: bool
+) -> None:
+    for name, seconds in {"LOOK": 0.01, "LOOK_AT_ALL": 0.02, "STALLED": 0.1}.items():
+        monkeypatch.setattr(supernode, name, seconds)
+    running = {supernode.SUPEREXEC} | ({supernode.CLIENT_MODULE} if client_lives else set())
+    monkeypatch.setattr(Children, "has_running", lambda _, command: command in running)
+    supervisor.log.begin()
+    supervisor.log.path.write_text("INFO : Sending: train message (ID: 1)\n")
+    child = subprocess.Popen(["sleep", "1"])
+
+    reason = supervisor._watch(child, Children({}, Path(), Path()), 1)
+    child.kill()
+    child.wait()
+
+    assert reason.startswith("the SuperNode ended" if client_lives else "the SuperNode waits for")
+
+
+def test_a_large_answer_over_a_slow_link_is_given_its_time(supervisor: Supervisor) -> None:
+    sealed = supervisor.site.state / "runs" / "study" / "round-001" / "sealed"
+    sealed.mkdir(parents=True)
+    (sealed / "run.sealed").write_bytes(bytes(640_000))
+
+    assert supervisor._longest_sending() == pytest.approx(supernode.STALLED + 10)
+
+
 def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"x" * (LONGEST + 1))

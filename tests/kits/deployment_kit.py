@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from commands_kit import edit
 from enrolment_kit import NOW, Applicant
 from server_kit import Office, make_office
 from wire_kit import small_study
@@ -30,6 +31,7 @@ from fedcondense.server.current_run import CurrentRun, find_run, study_of
 
 STAND_IN = Path(__file__).parents[1] / "flower" / "standin"
 SHORT = {"networks": 1, "steps": 4, "batch": 8, "resamples": 100}
+_START_FIELD = 19  # of /proc/PID/stat, counted from the state that follows the name
 LONGEST = 300.0  # seconds that a test waits for processes on a busy machine
 
 
@@ -49,12 +51,13 @@ def serve(office: Office, verb: str = "run", *, hook: Path | None = None) -> sub
     )
 
 
-def processes_of(folder: Path) -> dict[int, str]:
+def processes_of(folder: Path, known: Iterable[int] = ()) -> dict[int, str]:
     """Living processes whose command line or environment names a folder, and what they started.
 
-    Flower's superexec forbids reading its environment, so it is found by its parent.
+    Flower's superexec forbids reading its environment, so it is found by its parent; of an orphan
+    the parent is gone: `Sightings` remembers it. `known` are further ones that belong here.
     """
-    commands, parents, found = {}, {}, set()
+    commands, parents, found = {}, {}, set(known)
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
@@ -66,7 +69,34 @@ def processes_of(folder: Path) -> dict[int, str]:
                 found.add(pid)
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
+    found &= commands.keys()
     return {pid: commands[pid].replace(b"\0", b" ").decode() for pid in found - {os.getpid()}}
+
+
+@dataclass
+class Sightings:
+    """All processes that were ever seen of a folder, so that orphans are found again.
+
+    A process is its number and its start: numbers are given again.
+    """
+
+    folder: Path
+    seen: set[tuple[int, str]] = field(default_factory=set)
+
+    def look(self) -> dict[int, str]:
+        """Those that live now, with what they started; process → its command line."""
+        known = {pid for pid, began in self.seen if _start_of(pid) == began}
+        found = processes_of(self.folder, known)
+        self.seen |= {(pid, _start_of(pid)) for pid in found}
+        return found
+
+
+def _start_of(process: int) -> str:
+    """When it was started, in ticks of the kernel; empty if it is gone."""
+    with contextlib.suppress(OSError):
+        stat = (Path("/proc") / str(process) / "stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[_START_FIELD]
+    return ""
 
 
 def wait_for(done: Callable[[], Any], seconds: float = LONGEST) -> Any:
@@ -90,6 +120,16 @@ class Site:
         """Say what its stand-in does; with a `length`, it sends so many zeros."""
         behaviour = {"seconds": str(seconds), "raises": raises, "length": length}
         write_json(self.folder / "behaviour.json", behaviour)
+
+    def may_join(self) -> None:
+        """Fill in what its own `join` needs beside the rest."""
+        self.folder.chmod(0o700)
+        address, authority = self.office.config.address, self.office.config.tls.authority
+        server = {
+            "address": f"{address.names[-1]}:{address.port}",
+            "authority": str(authority.absolute()),
+        }
+        edit(self.folder / "site.toml", server=server)
 
     def starts(self) -> list[int]:
         """Process ids of its condensations so far."""
@@ -169,20 +209,30 @@ class Consortium:
 
 
 def make_consortium(
-    folder: Path, sites: int, *, quorum: int = 1, rounds: int = 1, **changes: Any
+    folder: Path,
+    sites: int,
+    *,
+    quorum: int = 1,
+    rounds: int = 1,
+    study: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Consortium:
-    """An office on free ports with a certificate, and so many enrolled sites."""
-    names = ("port", "admin_port", "health_port")
-    ports = {name: free_port() for name in names}
-    address = {"names": ["localhost"], "listen": "127.0.0.1", **ports}
-    study = small_study(
-        classes=["Normal", "Viral_Pneumonia"],  # of which there are phantoms to score on
-        quorum=quorum,
-        rounds=rounds,
-        network={"width": 4, "depth": 2},
-        evaluation=SHORT,
-    )
-    office = make_office(folder, study=study, address=address, **changes)
+    """An office on free ports with a certificate, and so many enrolled sites.
+
+    `study` are its further values; `changes` are those of SERVER.toml.
+    """
+    values = {
+        "classes": ["Normal", "Viral_Pneumonia"],  # of which there are phantoms to score on
+        "quorum": quorum,
+        "rounds": rounds,
+        "network": {"width": 4, "depth": 2},
+        "evaluation": SHORT,
+        **(study or {}),
+    }
+    address = {"names": ["localhost"], "listen": "127.0.0.1", **changes.pop("address", {})}
+    for name in ("port", "admin_port", "health_port"):
+        address[name] = free_port()
+    office = make_office(folder, study=small_study(**values), address=address, **changes)
     office.certify()
     consortium = Consortium(office)
     for number in range(1, sites + 1):

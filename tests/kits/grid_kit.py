@@ -49,6 +49,7 @@ class DeployedGrid(MessageGrid):
         self.online = set(repetition.names)
         self.scripts: dict[tuple[str, str], list[Script]] = {}
         self.pushed: list[tuple[str, str]] = []
+        self.pulled: list[list[str]] = []
         self.looks = 0
         self.on_look: Callable[[int], None] = lambda look: None
         self._waiting: dict[str, Message] = {}
@@ -79,7 +80,8 @@ class DeployedGrid(MessageGrid):
             yield number
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._waiting.pop(number) for number in message_ids if number in self._waiting]
+        self.pulled.append(list(message_ids))
+        return [self._waiting.pop(number) for number in self.pulled[-1] if number in self._waiting]
 
     def _script(self, site: str, kind: str) -> Script:
         scripts = self.scripts.get((site, kind))

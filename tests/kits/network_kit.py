@@ -67,6 +67,26 @@ def bytes_carried(server: Machine, sites: int) -> tuple[int, int]:
     return sum(of["tx"]["bytes"] for of in counted), sum(of["rx"]["bytes"] for of in counted)
 
 
+def bytes_taken(server: Machine, number: int) -> int:
+    """What the server has received from one site; a look takes no time, so a moment can be hit."""
+    [*_, room] = [
+        server.enter[at + 1] for at, word in enumerate(server.enter) if word == "--target"
+    ]
+    lines = (Path("/proc") / room / "net" / "dev").read_text().splitlines()
+    [counted] = [line for line in lines if line.strip().startswith(f"site{number}:")]
+    return int(counted.partition(":")[2].split()[0])
+
+
+def cut(server: Machine, number: int) -> None:
+    """Take a site's cable out; whatever is on its way is lost, and nobody is told."""
+    _run(server, "ip", "link", "set", f"site{number}", "down")
+
+
+def mend(server: Machine, number: int) -> None:
+    """Put it in again."""
+    _switch_on(server, f"site{number}")
+
+
 def knock_elsewhere(machine: Machine) -> None:
     """Try to connect to an address that is none of the consortium's."""
     code = f"import socket; socket.socket().connect_ex(({ELSEWHERE!r}, 443))"

@@ -13,6 +13,7 @@ from enrolment_kit import DAY, NOW, Applicant
 from fedcondense.errors import EnrolmentRejected
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.files.storage import write_atomically, write_json
+from fedcondense.server import enrolment
 from fedcondense.server.enrolment import Register, Standing, admit, keys_of
 from fedcondense.server.run_directory import Enrolment, RunDirectory
 
@@ -292,6 +293,26 @@ def test_what_a_revoked_site_had_stored_does_not_count_any_more(
     assert [path.name for path in run.sealed_folder(1).iterdir()] == ["seaside.sealed"]
     [aside] = (run.round(1) / "withdrawn").iterdir()
     assert aside.read_bytes() == b"lakeside"
+
+
+def test_a_death_while_a_site_is_expelled_leaves_nothing_of_it_to_be_opened(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = {name: Applicant(name).request for name in ("lakeside", "seaside")}
+    admit(run, sites)
+    write_atomically(run.sealed(1, "lakeside"), b"sealed")
+    with monkeypatch.context() as dying:
+        dying.setattr(enrolment, "_put_aside", _die)
+        with pytest.raises(KeyboardInterrupt):
+            admit(run, {"seaside": sites["seaside"]})
+
+    admit(run, {"seaside": sites["seaside"]})
+
+    assert not run.sealed(1, "lakeside").exists()
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_admitting_the_same_sites_again_changes_nothing(run: RunDirectory) -> None:

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from enrolment_kit import NOW, Applicant
+from server_kit import make_office
+from wire_kit import small_study
 
 from fedcondense.config.server import load_server
 from fedcondense.config.study import load_study
@@ -14,8 +17,9 @@ from fedcondense.errors import KeyFileError, SettingsError
 from fedcondense.exchange.certificates import ServerTls, check_server_tls
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.server.first_files import server_toml, study_toml
-from fedcondense.server.foundation import found, register_of
+from fedcondense.server.foundation import enroll_site, found, register_of
 
+LARGE = {"images_per_class": 200, "image": {"size": 224}, "distill": {"method": "dm"}}  # 20 MB
 NAME = "consortium.example.org"
 EXAMPLES = Path(__file__).parents[2] / "server"
 
@@ -131,3 +135,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         found(tmp_path / "file" / "SERVER.toml", NAME)
 
     assert caught.value.message == f"{tmp_path}/file: file exists"
+
+
+def test_no_more_sites_are_enrolled_than_a_further_round_has_room_for(tmp_path: Path) -> None:
+    office = make_office(tmp_path, study=small_study(rounds=2, **LARGE))
+    sites = [Applicant(f"site-{number}") for number in range(4)]
+    for site in sites[:3]:
+        enroll_site(office.config, site.write(tmp_path / "mail"), now=NOW)
+
+    with pytest.raises(SettingsError, match="the global set of 4 sites is above the 64 MB"):
+        enroll_site(office.config, sites[3].write(tmp_path / "mail"), now=NOW)
+
+    enroll_site(office.config, sites[0].write(tmp_path / "mail"), now=NOW)  # no site more
+    office.write_study(small_study(**LARGE))
+    enroll_site(office.config, sites[3].write(tmp_path / "mail"), now=NOW)

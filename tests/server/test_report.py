@@ -281,3 +281,15 @@ def test_the_schema_page_names_every_key() -> None:
     }
 
     assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
+def test_the_report_stands_also_where_a_site_was_revoked_after_the_conclusion(
+    tmp_path: Path,
+) -> None:
+    later = conclude(tmp_path)
+    before = later.report()[1]["sites"]
+
+    admit(later.current.run, {})
+
+    assert later.report()[1]["sites"] == before
+    assert not later.current.run.sealed(1, "bay").exists()

@@ -21,6 +21,7 @@ from fedcondense.exchange.round_result import Expected, Given, read_given, resul
 from fedcondense.exchange.run_description import Request
 from fedcondense.exchange.sealing import Opened
 from fedcondense.files.storage import read_arrays
+from fedcondense.learning import global_networks
 from fedcondense.privacy.accounting import compose
 from fedcondense.privacy.ledger import PrivacyLedger
 from fedcondense.progress import Step
@@ -85,6 +86,12 @@ def interrupted_at(iteration: int):
             raise KeyboardInterrupt
 
     return watch
+
+
+@pytest.fixture(autouse=True)
+def _learn_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is learned from a global set is no question here, and takes most of the time."""
+    monkeypatch.setattr(global_networks, "STEPS", 5)
 
 
 @pytest.fixture

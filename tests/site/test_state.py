@@ -70,6 +70,16 @@ def test_the_lock_is_left_by_an_error_too(state):
     assert try_the_lock(state) == 0
 
 
+def test_what_a_killed_process_left_half_written_is_gone_with_the_next(state):
+    with state.lock():
+        left = state.folder / ".checkpoint.safetensors.0123456789ab.tmp"
+        left.touch()
+        os.utime(left, (0, 0))
+
+    with state.lock():
+        assert not left.exists()
+
+
 @pytest.mark.parametrize("journal_first", [False, True])
 def test_nobody_else_can_look_into_the_folder_of_a_round(state, journal_first):
     if journal_first:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 import time
@@ -14,7 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    escape_unprintable,
+    heed_stop,
+    operator_errors,
+    watch_on_terminal,
+)
 
 if TYPE_CHECKING:
     from fedcondense.config.server import ServerConfig
@@ -25,15 +29,22 @@ if TYPE_CHECKING:
 PROGRAM = "fedcondense-server"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# readable=False: what cannot be read is told with a code, not in a box of Typer's
 ServerFile = Annotated[
-    Path, typer.Argument(metavar="SERVER.toml", help="the server's settings, as `init` wrote them")
+    Path,
+    typer.Argument(
+        metavar="SERVER.toml", readable=False, help="the server's settings, as `init` wrote them"
+    ),
 ]
 
 
 @app.command()
 def init(
     server: Annotated[
-        Path, typer.Argument(metavar="SERVER.toml", help="where the settings are, or will be")
+        Path,
+        typer.Argument(
+            metavar="SERVER.toml", readable=False, help="where the settings are, or will be"
+        ),
     ],
     name: Annotated[
         str | None,
@@ -53,7 +64,10 @@ def init(
 def enroll(
     server: ServerFile,
     request: Annotated[
-        Path, typer.Argument(metavar="REQUEST", help="the file that the site's `init` wrote")
+        Path,
+        typer.Argument(
+            metavar="REQUEST", readable=False, help="the file that the site's `init` wrote"
+        ),
     ],
 ) -> None:
     """Let a site take part, once its fingerprints were compared by voice or on paper."""
@@ -95,7 +109,8 @@ def report(server: ServerFile) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    escape_unprintable()
+    heed_stop()
     app()
 
 
@@ -124,7 +139,7 @@ def _init(server: Path, name: str) -> None:
     _say("Give every site these two files, and the address")
     _say(f"  {config.study}")
     _say(f"  {config.tls.authority}")
-    _say(f"  {config.address.names[0]}:{config.address.port}")
+    _say(f"  {config.address.shown}")
     _say("Digest and fingerprints are compared by voice or on paper, never by mail.")
     _say("The study can be edited until the first site has pinned its digest.")
 
@@ -157,12 +172,13 @@ def _show_keys(asked: EnrolmentRequest) -> None:
 
 
 def _run(server: Path) -> None:
-    from fedcondense.flower.deployment import check_tls, serve
+    from fedcondense.flower.deployment import check_ports, check_tls, serve
     from fedcondense.server.current_run import study_of
 
     config = _loaded(server)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     check_tls(config)
+    check_ports(config)
     study = study_of(config)
     from fedcondense.server.conclusion import Conclusion  # torch takes seconds
     from fedcondense.server.evaluation_images import load_evaluation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    ALLOCATOR,
+    escape_unprintable,
+    heed_stop,
+    operator_errors,
+    watch_on_terminal,
+)
 from fedcondense.errors import FedcondenseError
 
 if TYPE_CHECKING:
@@ -33,7 +38,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def simulate(
     scenario: Annotated[
-        Path, typer.Argument(metavar="SCENARIO.toml", help="the study, its images and its sites")
+        Path,
+        typer.Argument(
+            metavar="SCENARIO.toml", readable=False, help="the study, its images and its sites"
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -55,7 +63,8 @@ def simulate(
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    escape_unprintable()
+    heed_stop()
     app()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedcondense.cli.terminal import ALLOCATOR, operator_errors, watch_on_terminal
+from fedcondense.cli.terminal import (
+    ALLOCATOR,
+    escape_unprintable,
+    heed_stop,
+    operator_errors,
+    watch_on_terminal,
+)
 
 if TYPE_CHECKING:
     from fedcondense.config.site import SiteConfig
@@ -25,15 +30,22 @@ FIRST_ROUND = 1
 COMPUTING = frozenset({"preview", "join"})
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# readable=False: what cannot be read is told with a code, not in a box of Typer's
 SiteFile = Annotated[
-    Path, typer.Argument(metavar="SITE.toml", help="the site's settings, as `init` wrote them")
+    Path,
+    typer.Argument(
+        metavar="SITE.toml", readable=False, help="the site's settings, as `init` wrote them"
+    ),
 ]
 
 
 @app.command()
 def init(
     site: Annotated[
-        Path, typer.Argument(metavar="SITE.toml", help="where the settings are, or will be")
+        Path,
+        typer.Argument(
+            metavar="SITE.toml", readable=False, help="where the settings are, or will be"
+        ),
     ],
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="the site's name; its folder's if left out")
@@ -113,7 +125,8 @@ def budget(site: SiteFile) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop is a Ctrl-C
+    escape_unprintable()
+    heed_stop()
     _keep_large_tensors()
     app()
 
@@ -165,6 +178,7 @@ def _check(path: Path) -> None:
     from fedcondense.data.problems import naming_files
     from fedcondense.flower.hops import check_hops
     from fedcondense.site.doctor import check_site
+    from fedcondense.site.payment import payment
 
     def survey(site: SiteConfig, study: Study) -> Iterable[Finding]:
         from fedcondense.site.image_survey import survey_images  # torch takes seconds
@@ -172,7 +186,7 @@ def _check(path: Path) -> None:
         with watch_on_terminal() as watch, naming_files():
             return list(survey_images(site, study, watch=watch))
 
-    healthy = _tell(check_site(path, survey=survey))
+    healthy = _tell(check_site(path, surveys={"budget": payment, "images": survey}))
     if not (_tell(check_hops(load_site(path))) and healthy):
         sys.exit(1)
 
@@ -181,8 +195,9 @@ def _tell(findings: Iterable[Finding]) -> bool:
     """Print each finding as it comes; whether none failed."""
     healthy = True
     for finding in findings:
+        code = f" ({finding.code})" if finding.code else ""
         hint = f"\n        {finding.hint}" if finding.hint else ""
-        print(f"{finding.verdict:<7} {finding.what}: {finding.text}{hint}", flush=True)  # noqa: T201
+        print(f"{finding.verdict:<7} {finding.what}: {finding.text}{code}{hint}", flush=True)  # noqa: T201
         healthy = healthy and finding.verdict != "failed"
     return healthy
 

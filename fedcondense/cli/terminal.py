@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from fedcondense.progress import Step, Watch
 # Large tensors stay on the heap: returning them to the system after each step is slow, by how much
 # `make bench` prints.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+STOPPED = 128 + signal.SIGTERM  # exit code, as of shells
 PLAIN_EVERY = 5.0  # seconds between two plain lines of one stage
 
 
@@ -102,22 +105,43 @@ def _left(step: Step, elapsed: float) -> str:
     return f", {rate:.1f}/s, {(step.total - step.done) / rate:.0f} s left"
 
 
+def escape_unprintable() -> None:
+    """Let standard output show what it cannot encode, such as odd file names, as escapes.
+
+    Standard error does so by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class Stopped(KeyboardInterrupt):
+    """A service manager's stop: a Ctrl-C to all that runs, and no failure of the service."""
+
+
+def heed_stop() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, with the exit code that says so."""
+
+    def stop(*_: object) -> NoReturn:
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 @contextmanager
 def operator_errors(program: str) -> Iterator[None]:
     """Leave with the documented exit code; an error is two lines on standard error, never a trace.
 
-    Exit codes: 0 done, 1 error, 2 usage or settings, 3 release refused. The trace of an error that
-    nobody foresaw goes to a file that the hint names.
+    Exit codes: 0 done, 1 error, 2 usage or settings, 3 release refused, 143 stopped by SIGTERM, as
+    of a process that did not catch it; systemd is told that it is no failure. The trace of an error
+    that nobody foresaw goes to a file that the hint names.
     """
     try:
         yield
     except FedcondenseError as error:
         _leave(program, error)
-    except KeyboardInterrupt:
-        _leave(
-            program,
-            Interrupted("stopped by the operator", hint="the same command goes on where it was"),
-        )
+    except KeyboardInterrupt as stop:
+        said = Interrupted("stopped by the operator", hint="the same command goes on where it was")
+        _leave(program, said, STOPPED if isinstance(stop, Stopped) else said.exit_code)
     except Exception as error:  # noqa: BLE001  (the last handler before the operator)
         _leave(program, _unforeseen(error))
 
@@ -132,7 +156,7 @@ def _unforeseen(error: Exception) -> InternalError:
     )
 
 
-def _leave(program: str, error: FedcondenseError) -> NoReturn:
+def _leave(program: str, error: FedcondenseError, exit_code: int | None = None) -> NoReturn:
     sys.stderr.write(f"{program}: error {error.code}: {error.message}\n")
     sys.stderr.write(f"{program}: hint: {error.hint}\n")
-    sys.exit(error.exit_code)
+    sys.exit(error.exit_code if exit_code is None else exit_code)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedcondense.config.loading import Settings, load_settings
 from fedcondense.config.site import Device, ImageSource
@@ -15,7 +15,18 @@ from fedcondense.config.site import Device, ImageSource
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _SPAN = r"^[1-9]\d{0,5} (s|min|h|d)$"
 
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$")]
+
+def shortest(host: str) -> str:
+    """An address in its shortest form, by which certificates are compared; a name as it is."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+Host = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$"), AfterValidator(shortest)
+]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Span = Annotated[str, Field(pattern=_SPAN)]
 
@@ -40,6 +51,12 @@ class Address(Settings):
     port: Port = Field(8444, description="the one port that sites connect to")
     admin_port: Port = Field(8445, description="of 127.0.0.1: Flower's own processes")
     health_port: Port = Field(8446, description="of 127.0.0.1: the gRPC health service")
+
+    @property
+    def shown(self) -> str:
+        """Host and port as a site writes them into `server.address`."""
+        host = self.names[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def nearest(self) -> str:

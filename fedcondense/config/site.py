@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedcondense.config.loading import Settings, load_settings
 from fedcondense.config.privacy import Budget, Declared
@@ -14,6 +14,8 @@ from fedcondense.config.privacy import Budget, Declared
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+LAST_PORT = 65_535
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 
@@ -104,13 +106,23 @@ class ReleasePolicy(Settings):
     )
 
 
+def _with_a_port(address: str) -> str:
+    if not 0 < int(address.rpartition(":")[2]) <= LAST_PORT:
+        raise ValueError(f"server.address: a port is from 1 to {LAST_PORT}")
+    return address
+
+
+HostAndPort = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$"),
+    AfterValidator(_with_a_port),
+]
+
+
 class ServerAddress(Settings):
     """Whom a deployed site connects to; it never listens itself."""
 
-    address: str = Field(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$",
-        description="of the server's public port",
-    )
+    address: HostAndPort = Field(description="of the server's public port")
     authority: Path = Field(
         description="the certificate (PEM) of the authority that issued the server's; no other "
         "is trusted"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 16  # of a patient's key
 MARK = b"DICM"  # after a preamble of 128 bytes
 PREAMBLE = 128
+NO_PYDICOM = "a DICOM file, and pydicom is not installed"
 TAGS = [
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "SamplesPerPixel", "NumberOfFrames", "BurnedInAnnotation"),
@@ -95,6 +96,12 @@ def read_dicom(path: Path, burned_in: BurnedIn, secret: bytes | None = None) -> 
         return DicomFilm(pixels[None], _patient_key(dataset, secret or _PROCESS_KEY))
 
 
+def unreadable(error: PermissionError) -> ImageError:
+    """What to say of a file that this user may not read."""
+    problem = (error.strerror or "permission denied").lower()
+    return ImageError(problem, hint="let the user of this program read it: chmod or chown")
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence pydicom: its warnings and log lines may quote what a tag holds."""
@@ -112,6 +119,8 @@ def _quiet() -> Iterator[None]:
 def _dicom_problems() -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise unreadable(error) from None
     except OSError as error:
         problem = error.strerror.lower() if error.strerror else "damaged or truncated DICOM"
         raise ImageError(problem, hint="export or copy the file again") from None
@@ -132,8 +141,8 @@ def _require_pydicom() -> None:
         import pydicom  # noqa: F401
     except ImportError:
         raise _unread(
-            "a DICOM file, and pydicom is not installed",
-            "install fedcondense with its extra: pip install 'fedcondense[dicom]'",
+            NO_PYDICOM,
+            "pip install 'pydicom>=3,<4'",
         ) from None
 
 

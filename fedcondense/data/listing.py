@@ -42,11 +42,13 @@ class Listing:
         files: the rows that can be looked at.
         classes: the study's, or else those that the source names.
         problems: rows that cannot, known before a file is opened.
+        other_classes: folders with images that are named like no class asked for, and not listed.
     """
 
     files: tuple[ImageFile, ...] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     problems: tuple[Problem, ...] = ()
+    other_classes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def total(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedcondense.config.site import BurnedIn
 from fedcondense.config.study import ImageSpec
-from fedcondense.data.dicom import MARK, PREAMBLE, is_dicom, read_dicom
+from fedcondense.data.dicom import MARK, PREAMBLE, is_dicom, read_dicom, unreadable
 from fedcondense.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -122,6 +122,8 @@ def _pillow_problems(path: Path) -> Iterator[None]:
             f"more than {Image.MAX_IMAGE_PIXELS} pixels",
             hint="no radiograph is that large; export the film again",
         ) from None
+    except PermissionError as error:
+        raise unreadable(error) from None
     except _DAMAGE as error:
         raise ImageError(
             _what_is_wrong(path, error), hint="export or copy the file again"

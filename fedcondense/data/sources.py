@@ -45,6 +45,7 @@ class Reading:
         problems: what is wrong with the other rows.
         total: rows of both kinds.
         copies: which files are copies of one film; None where none were looked for.
+        other_classes: see `Listing`.
     """
 
     images: LabeledImages = field(repr=False)
@@ -52,6 +53,7 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     total: int = 0
     copies: Duplicates | None = None
+    other_classes: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,14 @@ class Reader:
             _texts(file.split for file in files),
             patients,
         )
-        return Reading(images, files, (*listing.problems, *problems), listing.total, copies)
+        return Reading(
+            images,
+            files,
+            (*listing.problems, *problems),
+            listing.total,
+            copies,
+            listing.other_classes,
+        )
 
     def _units(
         self, files: tuple[ImageFile, ...], arrays: Arrays

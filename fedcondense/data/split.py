@@ -70,7 +70,9 @@ def _lowest_hashes(images: LabeledImages, share: float, purpose: str) -> set[str
 
 
 def _hash(purpose: str, group: str) -> bytes:
-    return hashlib.sha256(f"fedcondense/{purpose}/{group}".encode()).digest()
+    # a file name need not be UTF-8; Python then holds its bytes as surrogates
+    text = f"fedcondense/{purpose}/{group}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _cut(images: LabeledImages, chosen: set[str]) -> tuple[LabeledImages, LabeledImages]:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from fedcondense.config.site import ImageSource
-from fedcondense.config.study import ImageSpec
 from fedcondense.data.dataset import LabeledImages, crossing_groups, group_members, groups_by_class
 from fedcondense.data.listing import ImageFile
 from fedcondense.data.problems import Naming, Problem
 from fedcondense.data.sources import Reader, Reading
-from fedcondense.progress import Watch, silent
+from fedcondense.data.split import cut_held_out, training_rows
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Images of one class; a group counts by the class of its first image."""
+    """Images of one class.
+
+    Attributes:
+        images: all that can be used.
+        groups: those whose first image is of this class.
+        learned: groups with an image of this class that a method may learn from: what the data
+            gives to test and what is held out for the audits is not among them.
+        held_out: groups with an image of this class that are held out for the audits.
+    """
 
     name: str
     images: int
     groups: int
+    learned: int = 0
+    held_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class Survey:
         crossing: groups on both sides of the split that the source gives; any is refused.
         problems: what is wrong with the rows that cannot be used.
         copies: the images of each film that has copies, meant as `Naming` allows.
+        other_classes: folders with images that are named like no class of the study; they are named
+            where files are.
     """
 
     total: int
@@ -54,6 +65,7 @@ class Survey:
     crossing: int
     problems: tuple[Problem, ...]
     copies: tuple[tuple[str, ...], ...] = field(repr=False)
+    other_classes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def images(self) -> int:
@@ -68,23 +80,23 @@ class Survey:
 
 def survey(
     source: ImageSource,
-    spec: ImageSpec,
+    reader: Reader,
     classes: tuple[str, ...] | None = None,
     *,
     naming: Naming = Naming.ROWS,
-    cache: Path | None = None,
-    watch: Watch = silent,
+    held_out: float = 0.0,
 ) -> Survey:
     """Read all images of `source` and count; images that cannot be read are told, not raised.
 
     `naming` says whether file names may stand in the result: only where its reader is the operator.
+    `held_out` is the share of groups that the site keeps for its audits.
 
     Raises:
         DataError: the source as a whole cannot be used.
     """
-    reading = Reader(spec, watch, cache).read(source, classes)
+    reading = reader.read(source, classes)
     images, films = reading.images, _copied_films(reading)
-    counts = _counts(images, classes or images.classes)
+    counts = _counts(images, classes or images.classes, held_out)
     return Survey(
         total=reading.total,
         classes=counts,
@@ -97,13 +109,28 @@ def survey(
         crossing=len(crossing_groups(images)),
         problems=tuple(_allowed(problem, naming) for problem in _by_row(reading.problems)),
         copies=tuple(_meant(reading.files, rows, naming) for rows in films),
+        other_classes=reading.other_classes if naming is Naming.FILES else (),
     )
 
 
-def _counts(images: LabeledImages, names: Sequence[str]) -> tuple[ClassCount, ...]:
-    of_class = dict(zip(images.classes, images.counts().tolist(), strict=True))
-    groups = dict(zip(images.classes, map(len, groups_by_class(images)), strict=True))
-    return tuple(ClassCount(name, of_class.get(name, 0), groups.get(name, 0)) for name in names)
+def _counts(images: LabeledImages, names: Sequence[str], held_out: float) -> tuple[ClassCount, ...]:
+    """What a site would count: `site.cohort` cuts in the same way."""
+    learned, held = cut_held_out(training_rows(images), held_out)
+    columns = (
+        images.counts().tolist(),
+        [len(groups) for groups in groups_by_class(images)],
+        _groups_with(learned),
+        _groups_with(held),
+    )
+    of_class = dict(zip(images.classes, zip(*columns, strict=True), strict=True))
+    return tuple(ClassCount(name, *of_class.get(name, (0, 0, 0, 0))) for name in names)
+
+
+def _groups_with(images: LabeledImages) -> list[int]:
+    """How many groups have an image of each class."""
+    seen = set(zip(images.labels.tolist(), images.groups, strict=True))
+    of_class = Counter(label for label, _ in seen)
+    return [of_class[label] for label in range(len(images.classes))]
 
 
 def _copied_films(reading: Reading) -> list[list[int]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcondense.data.listing import ImageFile, Listing, sorted_names
-from fedcondense.data.problems import Problem
+from fedcondense.data.problems import Problem, UnusableImages
 from fedcondense.errors import DataError
 
 REQUIRED = ("path", "label", "patient_id")
@@ -57,7 +57,12 @@ def _header_and_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     separator = max(SEPARATORS, key=first_line.count)
     try:
         header, *rows = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
-    except csv.Error:
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{path.name}: a value is longer than {csv.field_size_limit()} characters",
+                hint="most often a quotation mark is not closed",
+            ) from None
         raise DataError(
             f"{path.name}: a quotation mark is not closed, or stands inside a value",
             hint='write a value with quotation marks as "... ""quoted"" ..."',
@@ -76,9 +81,11 @@ def _text(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(
-            f"{path.name}: {(error.strerror or 'unreadable').lower()}",
+        problem = (error.strerror or "unreadable").lower()
+        raise UnusableImages(
+            f"{path.name}: {problem}",
             hint="give the path of a CSV file that this user can read",
+            by_file=f"{path}: {problem}",
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path.name}: not UTF-8", hint="save it as CSV in UTF-8") from None

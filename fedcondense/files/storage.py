@@ -19,6 +19,8 @@ from safetensors import safe_open
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from fedcondense.errors import SettingsError
+
 ABANDONED = 3600.0  # seconds; the largest file is written in a few
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
@@ -80,6 +82,29 @@ def write_exclusively(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     with _temporary_beside(path, data, mode) as temporary:
         os.link(temporary, path)
     _sync_folder(path.parent)
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists: on whose disk it would be made."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+@contextlib.contextmanager
+def written_for_an_operator(path: Path) -> Iterator[None]:
+    """What cannot be written inside, at `path` or beside it, is an error that says where and why.
+
+    Raises:
+        SettingsError: an operation of the file system failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename or path)
+        where = where.parent if where.suffix == ".tmp" else where  # a temporary file says nothing
+        raise SettingsError(
+            f"{where}: {(error.strerror or 'cannot be written').lower()}",
+            hint="give a path in a folder that this user can write",
+        ) from None
 
 
 def canonical_json(value: Any) -> bytes:

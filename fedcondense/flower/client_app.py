@@ -28,8 +28,9 @@ from fedcondense.exchange.run_description import Request, verify_description
 from fedcondense.flower.home import Home, home_of, keep_trace
 from fedcondense.flower.messages import RESULT, Ask, Outcome, Reply, read_request, to_reply
 from fedcondense.site.journal import Journal
-from fedcondense.site.last_request import LastRequest, note_request
+from fedcondense.site.last_request import LastRequest, basis_of, note_request
 from fedcondense.site.limits import check_deadline, check_message, check_study, count_request
+from fedcondense.site.payment import demand_payable
 
 app = ClientApp()
 
@@ -54,11 +55,15 @@ def result(message: Message, context: Context) -> Message:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a site stands: its settings, its study, and whether the gate is enforced."""
+    """Where a site stands: its settings and study, whether the gate is enforced, and of what kind.
+
+    `deployed` is a hospital's own machine; the others are played in a simulation.
+    """
 
     site: SiteConfig
     study: Study
     mode: ReleaseMode
+    deployed: bool
 
     def verify(self, ask: Ask) -> Request:
         """The request, if it is one that this site agreed to.
@@ -134,11 +139,15 @@ class Visit:
             return
         number, version = (self.ask.round, self.ask.version) if self.ask else (0, "")
         now = int(time.time())
-        last = LastRequest(now, self.kind, number, str(reply.outcome), reply.code, version)
+        outcome, basis = str(reply.outcome), basis_of(self.site)
+        last = LastRequest(now, self.kind, number, outcome, reply.code, version, basis)
         note_request(self.site.state, last)
 
 
 def _ready(place: Place, request: Request, ask: Ask) -> Reply:
+    """A hospital that cannot pay says so now: else it would count for the quorum."""
+    if place.deployed:
+        demand_payable(place.site, place.study, request.round)
     return Reply(Outcome.READY)
 
 
@@ -179,12 +188,12 @@ def _answer(
     """The reply to `message`; whatever goes wrong becomes an outcome and a code."""
     visit = Visit(message)
     try:
-        visit.home = home_of(context)
-        visit.site = site = load_site(visit.home.settings)
+        visit.home = home = home_of(context)
+        visit.site = site = load_site(home.settings)
         check_message(site.limits, visit.kind, _size_of(message))
         visit.ask = read_request(message)
         visit.signing_key = fingerprint_digits(SigningKey.load(site.signing_key).fingerprint)
-        place = Place(site, load_study(site.study), visit.home.mode)
+        place = Place(site, load_study(site.study), home.mode, home.deployed)
         request = place.verify(visit.ask)
         visit.check_deadline(request)
         check_study(site.limits, place.study, request.round)

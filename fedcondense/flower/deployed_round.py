@@ -260,7 +260,7 @@ class DeployedRound:
         admit(self.run, active)
         self.admitted = active
         note(self.run, "enrolled", sites=len(active))
-        _log.info("%d sites are enrolled", len(active))
+        _log.info("sites enrolled: %d", len(active))
         if len(active) < self.current.study.quorum:
             _log.warning("the quorum is %d: enroll more sites", self.current.study.quorum)
         if not self.current.study.fits_a_request(len(active)):

@@ -17,12 +17,14 @@ from fedcondense.exchange.certificates import RENEW_WITHIN, ServerTls, check_ser
 from fedcondense.files.storage import remove_unfinished
 from fedcondense.flower.deployed_round import Conclude, DeployedRound
 from fedcondense.flower.notify import READY, STOPPING, notify
+from fedcondense.flower.superlink import await_ports
 from fedcondense.progress import Watch, silent
 from fedcondense.server.current_run import (
     CurrentRun,
     begin_run,
     demand_room,
     find_run,
+    is_locked,
     locked,
     study_of,
 )
@@ -91,6 +93,19 @@ def check_tls(config: ServerConfig) -> datetime:
     if end - now < RENEW_WITHIN:
         _log.warning("the server's certificate ends on %s: renew it", end.date())
     return end
+
+
+def check_ports(config: ServerConfig) -> None:
+    """Whether the ports are free that a run needs, before evaluation images are read for it.
+
+    Raises:
+        FederationError: somebody else has one.
+        FedcondenseError: as `serve`.
+    """
+    current = find_run(config, study_of(config))
+    is_needed = current is None or not current.is_finished
+    if is_needed and not is_locked(config):  # another server is told as what it is, by `serve`
+        await_ports(config.address)
 
 
 def _found_or_begun(config: ServerConfig) -> CurrentRun:

@@ -199,6 +199,8 @@ class Gathering:
         self._marks.first("first_hello")
         if reply.outcome is Outcome.READY:
             contact.again(Stage.READY, "", 0.0)
+        elif reply.outcome is Outcome.REFUSED:  # as of a contribution: nobody waits for it
+            contact.settle(Stage.REFUSED, reply.code or FederationError.code)
         else:
             contact.again(Stage.FAILED, reply.code or FederationError.code, GREET_AGAIN)
 

@@ -17,9 +17,9 @@ import fedcondense
 from fedcondense.config.site import SiteConfig
 from fedcondense.errors import FedcondenseError
 from fedcondense.flower.node_probe import NodeAnswer, Standing, probe_node
-from fedcondense.flower.route import PATIENCE, HopBroken, Route
+from fedcondense.flower.route import PATIENCE, HopBroken, Route, TunnelRefused
 from fedcondense.site.doctor import Finding, Verdict, failed
-from fedcondense.site.last_request import last_request
+from fedcondense.site.last_request import LastRequest, basis_of, last_request
 from fedcondense.site.readiness import server_of
 
 # Flower accepts a signature from 305 s old to 5 s in the future; a second is lost in rounding
@@ -34,8 +34,15 @@ def check_hops(site: SiteConfig) -> Iterator[Finding]:
     except FedcondenseError as error:
         yield failed("server", error)
         return
+    except HopBroken as broken:
+        yield Finding("proxy", Verdict.FAILED, broken.text, broken.hint)
+        return
     if route.proxy:
-        yield Finding("proxy", Verdict.NOTE, f"connections go through {route.proxy} (HTTPS_PROXY)")
+        text = f"connections go through {route.proxy.host}:{route.proxy.port} (HTTPS_PROXY)"
+        yield Finding("proxy", Verdict.NOTE, text)
+        if route.proxy.scheme != "http":
+            yield Finding("proxy", Verdict.NOTE, "not an http:// proxy: the way is not looked at")
+            return
     for what, hop in _HOPS.items():
         try:
             found = hop(route, site)
@@ -50,33 +57,47 @@ def _name(route: Route, site: SiteConfig) -> str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
+        where = "HTTPS_PROXY" if route.proxy else "server.address"
         raise HopBroken(
             f"this machine does not know the name {host}",
-            "is server.address spelled right? else ask whoever runs this network's DNS",
+            f"is {where} spelled right? else ask whoever runs this network's DNS",
         ) from None
     return f"{host} is {', '.join(sorted({str(entry[4][0]) for entry in found}))}"
 
 
 def _connection(route: Route, site: SiteConfig) -> str:
     host, port = route.first
+    whom = f"the proxy {host}" if route.proxy else host
     try:
         route.connect().close()
-    except ConnectionRefusedError:
+    except TunnelRefused as error:
         raise HopBroken(
-            f"{host} refuses connections on port {port}",
-            "the server is not running, or server.address has the wrong port",
+            f"the proxy {host} does not connect to {route.host}, port {route.port}: {error}",
+            "407: write user and password into HTTPS_PROXY; 403: ask whoever runs the proxy to "
+            "allow CONNECT to the server; 5xx: perhaps its run has not begun, and `join` waits",
         ) from None
+    except ConnectionRefusedError:
+        raise HopBroken(f"{whom} refuses connections on port {port}", _refused(route)) from None
     except TimeoutError:
         raise HopBroken(
-            f"{host} does not answer on port {port}",
-            f"a firewall drops it: ask for outgoing TCP to {route.host}:{route.port}",
+            f"{whom} does not answer on port {port}",
+            f"a firewall drops it: ask for outgoing TCP to {host}:{port}",
         ) from None
     except OSError as error:
         raise HopBroken(
-            f"no way to {host}, port {port}: {(error.strerror or str(error)).lower()}",
+            f"no way to {whom}, port {port}: {(error.strerror or str(error)).lower()}",
             "ask whoever runs this network: the site needs one outgoing TCP connection",
         ) from None
     return f"{route.host} accepts connections on port {route.port}"
+
+
+def _refused(route: Route) -> str:
+    if route.proxy:
+        return "HTTPS_PROXY has the wrong address, or the proxy is down"
+    return (
+        "no firewall: `fedcondense-server run` is not running there, and `join` waits for it; "
+        "or server.address has the wrong port"
+    )
 
 
 def _encryption(route: Route, site: SiteConfig) -> str:
@@ -139,9 +160,15 @@ def _server(route: Route, site: SiteConfig) -> str:
     return "its run has begun"
 
 
-def _clock(route: Route, site: SiteConfig) -> str:
-    _, date = _health(route)
-    ahead = time.time() - date if date is not None else 0.0
+def _clock(route: Route, site: SiteConfig) -> Finding | str:
+    """Asked first, of any answer that has a date: a wrong clock explains most of what follows."""
+    try:
+        _, date = _health(route)
+    except HopBroken:
+        date = None
+    if date is None:
+        return Finding("clock", Verdict.NOTE, "the server does not say what time it has")
+    ahead = time.time() - date
     if ahead > MOST_AHEAD or ahead < -MOST_BEHIND:
         how = "ahead" if ahead > 0 else "behind"
         raise HopBroken(
@@ -194,16 +221,28 @@ def _versions(route: Route, site: SiteConfig) -> Finding | str:
     complaint = _answer_to_node(site).complaint
     if complaint:
         raise HopBroken(complaint, "site and server need the same version of Flower, 1.41")
-    last = last_request(site.state)
+    last = _last_of_today(site)
     if last is None or not last.version:
         text = "Flower's agree; fedcondense's are compared when the server asks"
         return Finding("versions", Verdict.NOTE, text)
     if last.version != fedcondense.__version__:
         raise HopBroken(
-            f"the server has fedcondense {last.version}, this site {fedcondense.__version__}",
+            f"the server had fedcondense {last.version} {_on(last)}, this site has "
+            f"{fedcondense.__version__}",
             "install the version that the study agreed on",
         )
-    return f"fedcondense {last.version} and Flower agree"
+    return f"fedcondense {last.version} and Flower agree; the server asked {_on(last)}"
+
+
+def _last_of_today(site: SiteConfig) -> LastRequest | None:
+    """The last request, if it was judged by the study, the key and the version of now."""
+    last = last_request(site.state)
+    now = basis_of(site)
+    return last if last is not None and last.basis == now else None
+
+
+def _on(last: LastRequest) -> str:
+    return time.strftime("on %Y-%m-%d at %H:%M UTC", time.gmtime(last.when))
 
 
 def _answer_to_node(site: SiteConfig) -> NodeAnswer:
@@ -218,15 +257,16 @@ def _answer_to_node(site: SiteConfig) -> NodeAnswer:
 
 
 def _study(route: Route, site: SiteConfig) -> Finding | str:
-    last = last_request(site.state)
+    last = _last_of_today(site)
     if last is None:
-        return Finding("study", Verdict.NOTE, "the server has not asked this site yet; see `join`")
+        text = "the server has not asked this site yet, as it is now; see `join`"
+        return Finding("study", Verdict.NOTE, text)
     if last.code:
         raise HopBroken(
-            f"the server's last request, {last.kind}, was answered with {last.code}",
+            f"the server's last request, {last.kind} {_on(last)}, was answered with {last.code}",
             "docs/ref-errors.md says what it means; for FC404 compare study digest and fingerprint",
         )
-    return f"the server's last request, {last.kind}, was one that this site agreed to"
+    return f"the server's last request, {last.kind} {_on(last)}, was one that this site agreed to"
 
 
 _HOPS = {
@@ -234,8 +274,8 @@ _HOPS = {
     "connection": _connection,
     "encryption": _encryption,
     "authority": _authority,
-    "server": _server,
     "clock": _clock,
+    "server": _server,
     "enrolment": _enrolment,
     "versions": _versions,
     "study": _study,

@@ -49,7 +49,7 @@ class PublicDoor:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
         elif (status := self.refusal(scope)) is not None:
-            await _answer(status, send)
+            await answer(status, send)
         elif scope["path"] in UPLOADS:
             await self.app(scope, receive, self._counting(scope, send))
         else:
@@ -110,7 +110,8 @@ def _node_key(scope: Scope) -> bytes:
         return b""
 
 
-async def _answer(status: HTTPStatus, send: Send) -> None:
+async def answer(status: HTTPStatus, send: Send) -> None:
+    """A status and nothing else."""
     headers = [(b"content-length", b"0"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": int(status), "headers": headers})
     await send({"type": "http.response.body", "body": b""})

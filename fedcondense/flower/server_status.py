@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedcondense.config.server import ServerConfig
 from fedcondense.exchange.certificates import expiry
+from fedcondense.files.storage import nearest_existing
 from fedcondense.flower.control import https_status
 from fedcondense.flower.health import is_serving
 from fedcondense.flower.round_files import Progress, Stage, read_intake, read_progress
@@ -84,7 +85,7 @@ def server_status(config: ServerConfig) -> ServerStatus:
         running=running,
         serving=running and is_open(config),
         sites=_sites(standing, current, running=running),
-        free_bytes=shutil.disk_usage(config.runs if config.runs.exists() else Path()).free,
+        free_bytes=shutil.disk_usage(nearest_existing(config.runs)).free,
         certificate_ends=expiry(config.tls.certificate),
         run=None if current is None else _run(current),
         opening_keys=tuple(sorted(path.name for path in config.keys.glob("opening-*.key"))),

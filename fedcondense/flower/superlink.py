@@ -21,7 +21,7 @@ from pathlib import Path
 import tomli_w
 
 import fedcondense
-from fedcondense.config.server import ServerConfig
+from fedcondense.config.server import Address, ServerConfig
 from fedcondense.config.study import LARGEST_CONTRIBUTION
 from fedcondense.errors import FederationError
 from fedcondense.exchange.enrolment_request import EnrolmentRequest
@@ -67,7 +67,7 @@ class SuperLink:
         """
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.ready.unlink(missing_ok=True)
-        self._await_ports()
+        await_ports(self.config.address)
         scratch = Path(tempfile.mkdtemp(prefix="fedcondense-"))
         try:
             with Children(self._environment(scratch), self.log, scratch) as children:
@@ -86,25 +86,6 @@ class SuperLink:
         if child.poll() is not None or not self.control.is_up():
             raise self.failure("Flower's SuperLink did not start")
         return Running(self, children, child)
-
-    def _await_ports(self) -> None:
-        """Ports are free again a moment after a predecessor was killed.
-
-        Raises:
-            FederationError: somebody else has one.
-        """
-        address = self.config.address
-        wanted = [
-            (address.listen, address.port),
-            (HOST, address.admin_port),
-            (HOST, address.health_port),
-        ]
-        if not _await(lambda: all(_is_free(*one) for one in wanted), LONGEST_RELEASE):
-            [port, *_] = [port for host, port in wanted if not _is_free(host, port)]
-            raise FederationError(
-                f"port {port} cannot be bound",
-                hint="end what listens there, or name another port and address in SERVER.toml",
-            )
 
     def _command(self) -> list[str]:
         address, tls = self.config.address, self.config.tls
@@ -235,6 +216,25 @@ class Running:
     def has_ended(self, run: int) -> bool:
         """Whether a Flower run is over, however it ended."""
         return self.link.control.runs().get(run, FINISHED).startswith(FINISHED)
+
+
+def await_ports(address: Address) -> None:
+    """Ports are free again a moment after a predecessor was killed.
+
+    Raises:
+        FederationError: somebody else has one.
+    """
+    wanted = [
+        (address.listen, address.port),
+        (HOST, address.admin_port),
+        (HOST, address.health_port),
+    ]
+    if not _await(lambda: all(_is_free(*one) for one in wanted), LONGEST_RELEASE):
+        [port, *_] = [port for host, port in wanted if not _is_free(host, port)]
+        raise FederationError(
+            f"port {port} cannot be bound",
+            hint="end what listens there, or name another port and address in SERVER.toml",
+        )
 
 
 def _await(done: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedcondense.flower.public_crowd import MOST_BODIES, PublicCrowd
 from fedcondense.flower.public_door import PublicDoor
 
 FLOWER = "flwr.superlink.cli.flower_superlink"  # as an attribute, its name is a function's
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     app = importlib.import_module("flwr.superlink.main").create_app(
         config, flower.SuperLinkLifespan
     )
-    door = PublicDoor(app, config.port, ours.ready, ours.largest, ours.budget)
+    crowd = PublicCrowd(app, MOST_BODIES * ours.largest)
+    door = PublicDoor(crowd, config.port, ours.ready, ours.largest, ours.budget)
     sockets = [_listen(config.host, config.port), _listen(ours.public[0], int(ours.public[1]))]
     return _serve(_server(door, config), app.state.superlink_lifespan, sockets)
 

@@ -259,7 +259,7 @@ def _filled(kind: Literal["PRVAccountant", "RDPAccountant"], history: History) -
     except ImportError as error:
         raise SettingsError(
             "differential privacy needs Opacus, which is not installed",
-            hint="pip install 'fedcondense[dp]'",
+            hint="pip install 'opacus>=1.6,<2'",
         ) from error
     accountant = getattr(accountants, kind)()
     accountant.history = list(history)

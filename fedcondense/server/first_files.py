@@ -16,7 +16,7 @@ device = "auto"         # the first CUDA device, or the CPU
 # Every name and address that sites use. A new one needs a new certificate: move keys/server.pem
 # and keys/server.key away and give `fedcondense-server init SERVER.toml` again.
 names = ["{name}"]
-listen = "0.0.0.0"
+listen = "{listen}"
 port = 8444             # the only port that sites need
 admin_port = 8445       # of 127.0.0.1, as the next one: this machine is the server's alone
 health_port = 8446
@@ -77,7 +77,8 @@ networks = 5
 
 def server_toml(name: str) -> str:
     """A SERVER.toml for a server that sites find by this name or address."""
-    return _SERVER.replace("{name}", name)
+    listen = "::" if ":" in name else "0.0.0.0"  # the former hears IPv4, too
+    return _SERVER.replace("{name}", name).replace("{listen}", listen)
 
 
 def study_toml() -> str:

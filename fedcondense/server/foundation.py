@@ -23,7 +23,7 @@ from fedcondense.exchange.certificates import (
 )
 from fedcondense.exchange.enrolment_request import EnrolmentRequest, read_enrolment
 from fedcondense.exchange.keys import SigningKey
-from fedcondense.files.storage import write_exclusively
+from fedcondense.files.storage import write_exclusively, written_for_an_operator
 from fedcondense.server.current_run import demand_room, study_of
 from fedcondense.server.enrolment import Register
 from fedcondense.server.first_files import server_toml, study_toml
@@ -50,9 +50,15 @@ def found(path: Path, name: str) -> Foundation:
         name: by which sites find the server; not looked at where SERVER.toml exists.
 
     Raises:
-        SettingsError: the name cannot be used, or SERVER.toml or the study is wrong.
+        SettingsError: the name cannot be used, SERVER.toml or the study is wrong, or the folder
+            cannot be written.
         KeyFileError: a key or certificate that exists cannot be used.
     """
+    with written_for_an_operator(path):
+        return _found(path, name)
+
+
+def _found(path: Path, name: str) -> Foundation:
     made: list[Path] = []
     if not path.exists():
         _write(path, server_toml(_usable(name)), made)
@@ -113,8 +119,10 @@ def _write(path: Path, text: str, made: list[Path]) -> None:
 
 
 def _usable(name: str) -> str:
+    """A name, or an address: in its shortest form, without the brackets of one before a port."""
+    host = name.removeprefix("[").removesuffix("]")
     try:
-        ipaddress.ip_address(name)
+        return str(ipaddress.ip_address(host))
     except ValueError:
         if not _NAME.fullmatch(name):
             raise SettingsError(

@@ -6,19 +6,22 @@ Each line says what is in order, or what is not and what to do. The hops to the 
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from fedcondense.config.privacy import FormalPrivacy
 from fedcondense.config.site import SiteConfig, load_site
 from fedcondense.config.study import Study
 from fedcondense.errors import FedcondenseError
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.node_key import NodeKey
+from fedcondense.files.storage import nearest_existing
+from fedcondense.site.free_memory import available_memory
 from fedcondense.site.readiness import (
     officer_of,
     pinned_fingerprint,
@@ -29,6 +32,7 @@ from fedcondense.site.readiness import (
 GIGABYTE = 1e9  # bytes
 LEAST_DISK = 5.0  # gigabytes: cached images and checkpoints
 LEAST_MEMORY = 3.0  # gigabytes: torch alone takes one
+OPACUS_HINT = "pip install 'opacus>=1.6,<2'"
 FIRST_PERSON = 1000  # user ids below it are those of services
 
 
@@ -48,17 +52,19 @@ class Finding:
     verdict: Verdict
     text: str
     hint: str = ""
+    code: str = ""  # of the error that it is, see docs/ref-errors.md
 
 
 Survey = Callable[[SiteConfig, Study], Iterable[Finding]]
 
 
-def check_site(path: Path, *, survey: Survey | None = None) -> Iterator[Finding]:
+def check_site(path: Path, *, surveys: Mapping[str, Survey] | None = None) -> Iterator[Finding]:
     """Look at everything that needs no network, in the order in which it is mended.
 
     Args:
         path: the SITE.toml.
-        survey: looks at the images, once settings and study are in order.
+        surveys: what looks at budget and images, once settings and study are in order; by the name
+            that an error of it goes by.
     """
     try:
         site = load_site(path)
@@ -74,20 +80,35 @@ def check_site(path: Path, *, survey: Survey | None = None) -> Iterator[Finding]
         yield failed("study", error)
     for what, look in _CHECKS.items():
         yield from _checked(what, look, site)
-    if study is not None and survey is not None:
-        yield from _surveyed(site, study, survey)
+    if study is not None:
+        yield from _software(study)
+        for what, survey in (surveys or {}).items():
+            yield from _surveyed(what, site, study, survey)
 
 
 def failed(what: str, error: FedcondenseError) -> Finding:
     """An error as the line of a check."""
-    return Finding(what, Verdict.FAILED, error.message, error.hint)
+    return Finding(what, Verdict.FAILED, error.message, error.hint, error.code)
 
 
-def _surveyed(site: SiteConfig, study: Study, survey: Survey) -> Iterator[Finding]:
+def _surveyed(what: str, site: SiteConfig, study: Study, survey: Survey) -> Iterator[Finding]:
     try:
         yield from survey(site, study)
     except FedcondenseError as error:
-        yield failed("images", error)
+        yield failed(what, error)
+
+
+def _software(study: Study) -> Iterator[Finding]:
+    """What only some studies need; whether images do is told with them."""
+    if not isinstance(study.privacy, FormalPrivacy):
+        return
+    if importlib.util.find_spec("opacus") is None:
+        text = "the study's privacy needs Opacus, which is not installed"
+        yield Finding("software", Verdict.FAILED, text, OPACUS_HINT)
+    else:
+        yield Finding(
+            "software", Verdict.OK, "Opacus is installed, which the study's privacy needs"
+        )
 
 
 def _checked(
@@ -134,7 +155,7 @@ def _state(site: SiteConfig) -> str:
 
 
 def _disk(site: SiteConfig) -> Finding:
-    free = shutil.disk_usage(_existing(site.state)).free / GIGABYTE
+    free = shutil.disk_usage(nearest_existing(site.state)).free / GIGABYTE
     text = f"{free:.1f} GB free for the state directory"
     if free < LEAST_DISK:
         hint = f"{LEAST_DISK:.0f} GB hold a cache of images and checkpoints"
@@ -195,15 +216,6 @@ _CHECKS: dict[str, Callable[[SiteConfig], Finding | str | None]] = {
 }
 
 
-def available_memory(source: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that programs can still take, or None where the system does not say."""
-    try:
-        match = re.search(r"^MemAvailable: +(\d+) kB$", source.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(match[1]) * 1024 if match else None
-
-
 def others_here(processes: Path = Path("/proc")) -> int:
     """How many other people, not services, have processes on this machine."""
     owners = set()
@@ -213,7 +225,3 @@ def others_here(processes: Path = Path("/proc")) -> int:
         except OSError:  # it has just ended
             continue
     return len({owner for owner in owners if owner >= FIRST_PERSON} - {os.getuid()})
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -18,7 +18,7 @@ from fedcondense.exchange.contribution import SITE_NAME
 from fedcondense.exchange.enrolment_request import EnrolmentRequest, write_enrolment
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.exchange.node_key import NodeKey
-from fedcondense.files.storage import write_exclusively
+from fedcondense.files.storage import write_exclusively, written_for_an_operator
 from fedcondense.site.readiness import private_folder
 from fedcondense.site.site_toml import site_toml
 
@@ -54,9 +54,15 @@ def init_site(path: Path, name: str | None = None, officer_key: Path | None = No
             the officer's own stick.
 
     Raises:
-        SettingsError: the name cannot be used, SITE.toml is wrong, or there is a request already.
+        SettingsError: the name cannot be used, SITE.toml is wrong, there is a request already, or
+            the folder cannot be written.
         KeyFileError: a key that exists cannot be used.
     """
+    with written_for_an_operator(path):
+        return _init_site(path, name, officer_key)
+
+
+def _init_site(path: Path, name: str | None, officer_key: Path | None) -> Enrolment:
     folder = path.absolute().parent
     request = folder / REQUEST
     if request.exists():

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from fedcondense.config.privacy import FormalPrivacy, Unit
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
+from fedcondense.data.dicom import NO_PYDICOM
 from fedcondense.data.problems import Naming
+from fedcondense.data.sources import Reader
 from fedcondense.data.survey import ClassCount, Survey, survey
 from fedcondense.progress import Watch, silent
 from fedcondense.site.doctor import Finding, Verdict
@@ -23,16 +25,23 @@ def survey_images(site: SiteConfig, study: Study, *, watch: Watch = silent) -> I
     """
     found = survey(
         site.images,
-        study.image,
+        Reader(study.image, watch, site.state / "images"),
         study.classes,
         naming=Naming.FILES,
-        cache=site.state / "images",
-        watch=watch,
+        held_out=site.release.held_out,
     )
     yield _total(found)
-    for problem in found.problems[:SHOWN]:
+    problems = [problem for problem in found.problems if problem.reason != NO_PYDICOM]
+    if unread := [problem for problem in found.problems if problem.reason == NO_PYDICOM]:
+        text = f"{len(unread)} images are DICOM, and pydicom is not installed"
+        yield Finding("software", Verdict.FAILED, text, unread[0].hint)
+    for problem in problems[:SHOWN]:
         text = f"{problem.file or f'row {problem.row}'}: {problem.reason}"
         yield Finding("image", Verdict.FAILED, text, problem.hint)
+    for name in found.other_classes[:SHOWN]:
+        text = f"the folder {name} holds images, and no class of the study is called so"
+        hint = f"its images are left out; the classes are {', '.join(study.classes)}"
+        yield Finding("class", Verdict.NOTE, text, hint)
     yield from _classes(found, site, study)
     yield from _patients(found, study)
     yield from _copies(found)
@@ -57,21 +66,28 @@ def _classes(found: Survey, site: SiteConfig, study: Study) -> Iterator[Finding]
     least = max(study.images_per_class, site.release.min_patients_per_class) if strict else 0
     too_few = 0
     for count in found.classes:
-        text = f"{count.name}: {count.images} images, {count.groups} groups"
-        if _to_learn_from(count, site) >= least:
+        text = (
+            f"{count.name}: {count.images} images, {count.groups} groups, "
+            f"{count.learned} to learn from"
+        )
+        lack = _lack(count, least, site) if strict else ""
+        if not lack:
             yield Finding("class", Verdict.OK, text)
             continue
         too_few += 1
-        hint = f"fewer than {least} groups are left to learn from, so the class is left out"
-        yield Finding("class", Verdict.NOTE, text, hint)
+        yield Finding("class", Verdict.NOTE, text, f"{lack}, so the class is left out")
     if found.classes and too_few == len(found.classes):
         text = "no class is large enough, so this site cannot take part"
         yield Finding("classes", Verdict.FAILED, text, "release.min_patients_per_class is its own")
 
 
-def _to_learn_from(count: ClassCount, site: SiteConfig) -> int:
-    """About how many groups are not held out for the audits."""
-    return round(count.groups * (1 - site.release.held_out))
+def _lack(count: ClassCount, least: int, site: SiteConfig) -> str:
+    """What keeps the site from condensing a class, if anything does."""
+    if count.learned < least:
+        return f"fewer than {least} groups are left to learn from"
+    if site.release.held_out > 0 and count.held_out == 0:
+        return "no group of it is held out for the audits"
+    return ""
 
 
 def _patients(found: Survey, study: Study) -> Iterator[Finding]:

@@ -6,7 +6,10 @@ import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedcondense.files.storage import read_json, write_json
+import fedcondense
+from fedcondense.config.site import SiteConfig
+from fedcondense.exchange.keys import fingerprint_digits
+from fedcondense.files.storage import read_json, sha256, write_json
 
 RESULT = "query.result"  # the last message of a study
 
@@ -16,7 +19,8 @@ class LastRequest:
     """One request as the site answered it.
 
     `when` is in seconds since 1970 UTC, `kind` the type of the message, `code` an FC code or empty,
-    `version` the server's of fedcondense, empty where the message was not understood.
+    `version` the server's of fedcondense, empty where the message was not understood. `basis` is
+    what the site judged it by: an answer says nothing of another study, key or version.
     """
 
     when: int
@@ -25,6 +29,7 @@ class LastRequest:
     outcome: str
     code: str
     version: str
+    basis: str = ""
 
     @property
     def ends_study(self) -> bool:
@@ -35,6 +40,12 @@ class LastRequest:
         """One line for a log."""
         answer = f"{self.outcome} {self.code}".rstrip()
         return f"{self.kind}, round {self.round}: {answer}"
+
+
+def basis_of(site: SiteConfig) -> str:
+    """What requests are judged by: study, pinned key, and this version of the software."""
+    pinned = fingerprint_digits(site.run_signing_fingerprint)
+    return sha256("/".join((site.study_digest, pinned, fedcondense.__version__)).encode())
 
 
 def _path(state: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -128,16 +129,26 @@ def private_folder(path: Path) -> Path:
     """A folder of this user alone; made if it does not exist.
 
     Raises:
-        SettingsError: others have access to it, or it cannot be made.
+        SettingsError: others have access to it, this user has none, or it cannot be made.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError as error:
         raise SettingsError(
             f"{path}: {(error.strerror or 'cannot be made').lower()}",
             hint="name a folder in `state` that this user can write",
         ) from None
-    if mode & _OTHERS:
+    if found.st_uid != os.getuid():
+        raise SettingsError(
+            f"{path}: belongs to another user",
+            hint="give the command as the user of the site, or chown the folder with all in it",
+        )
+    if found.st_mode & _OTHERS:
         raise SettingsError(f"{path}: others can look into it", hint=f"chmod 700 {path}")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"{path}: cannot be written",
+            hint=f"chmod 700 {path}; or its file system is read-only",
+        )
     return path

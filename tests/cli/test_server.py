@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from typer.testing import CliRunner
 from fedcondense.cli.server import app
 from fedcondense.exchange.keys import SigningKey
 from fedcondense.files.storage import write_atomically, write_json
+from fedcondense.flower import superlink
+from fedcondense.flower.processes import free_port
 from fedcondense.flower.round_files import Progress, Stage, write_progress
 from fedcondense.server.current_run import CurrentRun, begin_run, study_of
 
@@ -215,3 +220,37 @@ def test_there_are_no_tuning_flags() -> None:
     for verb in ("init", "enroll", "revoke", "run", "status", "report"):
         text = CliRunner().invoke(app, [verb, "--help"]).stdout
         assert {word for word in text.split() if word.startswith("--")} == {"--help"}
+
+
+def test_a_port_that_is_in_use_is_told_before_any_image_is_read(
+    server: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    ports = {"port": taken.getsockname()[1], "admin_port": free_port(), "health_port": free_port()}
+    address = {"names": ["localhost"], "listen": "127.0.0.1", **ports}
+    made = make_office(tmp_path / "busy", address=address)
+    made.certify()
+    monkeypatch.setattr(superlink, "LONGEST_RELEASE", 0.0)
+    monkeypatch.setitem(sys.modules, "fedcondense.server.evaluation_images", None)  # reads them
+
+    with taken:
+        code, _, said = server("run", made.folder / "SERVER.toml")
+
+    assert code == 1
+    assert said[0] == f"fedcondense-server: error FC502: port {ports['port']} cannot be bound"
+
+
+def test_free_disk_is_that_of_where_runs_will_be(
+    server: Command, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def usage(place: Path) -> object:
+        asked.append(place)
+        return shutil._ntuple_diskusage(3, 2, 1)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+    server("status", path)
+
+    assert asked == [path.parent]

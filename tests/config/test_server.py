@@ -112,3 +112,10 @@ def test_the_public_port_is_reached_from_its_own_machine(listen, nearest):
     server = config(address={"names": ["a.example.org"], "listen": listen})
 
     assert server.address.nearest == nearest
+
+
+def test_addresses_are_kept_in_the_form_that_certificates_have():
+    server = config(address={"names": ["2001:DB8::0:7", "A.example.org"], "listen": "0::0"})
+
+    assert server.address.names == ("2001:db8::7", "A.example.org")
+    assert server.address.listen == "::"

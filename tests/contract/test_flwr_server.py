@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from flwr.cli import flower_config
 from flwr.common.constant import ErrorCode, Status
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.run_pb2 import RunStatus
+from flwr.supercore import logger
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, NodeStatus
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
@@ -29,7 +31,7 @@ from server_kit import make_office
 from fedcondense.exchange.node_key import NodeKey, node_key_pem
 from fedcondense.flower import control, gathering
 from fedcondense.flower.public_door import FLEET, HEALTH
-from fedcondense.flower.superlink import COMMANDS, SuperLink
+from fedcondense.flower.superlink import COMMANDS, CONNECTION, SuperLink
 from fedcondense.flower.superlink_process import FLOWER
 from fedcondense.server.run_directory import RunDirectory
 
@@ -176,3 +178,23 @@ def test_the_status_that_keeps_a_supernode_waiting_is_one_that_it_tries_again():
     source = inspect.getsource(inspect.getmodule(make_simple_http_retry_invoker))
 
     assert http.HTTPStatus.SERVICE_UNAVAILABLE.name in source or "503" in source
+
+
+def test_flower_reads_the_connection_that_we_write(tmp_path, monkeypatch):
+    office = make_office(tmp_path / "office")
+    link = SuperLink(office.config, RunDirectory(tmp_path / "run"))
+    link.home.mkdir(parents=True)
+    office.certify()
+    link._write_connection()
+    monkeypatch.setenv("FLWR_HOME", str(link.home))
+
+    connection = flower_config.read_superlink_connection(CONNECTION)
+
+    assert connection.address == f"127.0.0.1:{office.config.address.admin_port}"
+    assert Path(connection.root_certificates) == office.config.tls.authority
+    assert not connection.insecure
+    assert flower_config.read_superlink_connection() == connection
+
+
+def test_flower_reads_its_log_level_from_the_environment():
+    assert 'os.getenv("FLWR_LOG_LEVEL")' in inspect.getsource(logger)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from PIL import Image
+from project_kit import extra_of
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -359,7 +360,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
     error = _error(path)
 
     assert error.message == "a DICOM file, and pydicom is not installed"
-    assert "fedcondense[dicom]" in error.hint
+    assert error.hint == f"pip install '{extra_of('dicom')}'"
 
 
 def test_every_other_module_of_the_wing_stands_before_the_door():

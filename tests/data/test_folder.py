@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,6 @@ def test_an_empty_folder_is_refused(tmp_path, inside):
 def test_a_folder_without_image_files_is_refused(tmp_path):
     (tmp_path / "data/COVID").mkdir(parents=True)
     (tmp_path / "data/COVID/notes.txt").touch()
-    _film(tmp_path / "data/loose.png")
 
     assert _message(tmp_path / "data") == "data: no images of any class"
 
@@ -171,3 +171,80 @@ def test_neither_names_nor_paths_show_in_the_listing(tmp_path):
     _film(tmp_path / "Normal/Mustermann_Erika.png")
 
     assert "Mustermann" not in repr(list_folder(tmp_path, None))
+
+
+@pytest.mark.parametrize("inner", ["patient-7/study-1", "images/patient-7", "images/a/b/c"])
+def test_images_however_deep_are_refused_not_skipped(tmp_path, inner):
+    for name in ("COVID/1.png", f"COVID/{inner}/2.png"):
+        _film(tmp_path / name)
+
+    with pytest.raises(DataError) as caught, naming_files():
+        list_folder(tmp_path, ("COVID",))
+
+    assert caught.value.message == f"COVID/{inner}: images in a folder that is not read"
+
+
+def test_masks_are_skipped_however_deep_and_links_that_lead_back_are_followed_once(tmp_path):
+    for name in ("COVID/1.png", "COVID/notes/masks/1.png", "COVID/images/masks/1.png"):
+        _film(tmp_path / name)
+    (tmp_path / "COVID/notes/back").symlink_to(tmp_path / "COVID/notes")
+
+    assert _names(tmp_path) == ["COVID/1.png"]
+
+
+@pytest.mark.parametrize("name", ["data/loose.png", "data/train/loose.png"])
+def test_images_beside_the_class_folders_are_refused_not_skipped(tmp_path, name):
+    for other in ("data/train/COVID/1.png", "data/test/COVID/2.png", name):
+        _film(tmp_path / other)
+
+    assert _message(tmp_path / "data") == "images beside the class folders"
+
+
+def test_what_is_named_like_an_image_and_is_no_file_is_a_problem(tmp_path):
+    _film(tmp_path / "COVID/1.png")
+    (tmp_path / "COVID/2.dcm").symlink_to(tmp_path / "taken-away.dcm")
+    (tmp_path / "COVID/IM0003").symlink_to(tmp_path / "taken-away")
+    os.mkfifo(tmp_path / "COVID/4.png")  # opened, it would never end
+
+    listing = list_folder(tmp_path, None)
+
+    assert [file.row for file in listing.files] == [1]
+    assert [(p.row, p.file, p.reason) for p in listing.problems] == [
+        (2, "COVID/2.dcm", "a link to nothing"),
+        (3, "COVID/4.png", "not a file"),
+        (4, "COVID/IM0003", "a link to nothing"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG"])
+def test_every_suffix_of_jpeg_is_an_image(tmp_path, suffix):
+    _film(tmp_path / "COVID/1.jpg")
+    (tmp_path / "COVID/1.jpg").rename(tmp_path / f"COVID/1{suffix}")
+
+    assert _read(tmp_path).counts().tolist() == [1]
+
+
+def test_folders_of_images_that_no_class_is_named_like_are_told(tmp_path):
+    for name in ("covid/1.png", "Normal/2.png", "masks/3.png"):
+        _film(tmp_path / name)
+
+    listing = list_folder(tmp_path, ("COVID", "Normal"))
+
+    assert listing.other_classes == ("covid",)
+    assert "covid" not in repr(listing)
+
+
+def test_a_folder_of_misspelt_classes_alone_is_told_how_they_are_spelled(tmp_path):
+    _film(tmp_path / "covid/1.png")
+
+    with pytest.raises(DataError) as caught:
+        list_folder(tmp_path, ("COVID", "Normal"))
+
+    assert caught.value.hint == "folders are named as the study's classes: COVID, Normal"
+
+
+def test_the_operator_is_told_the_whole_path_of_a_missing_folder(tmp_path):
+    with pytest.raises(DataError) as caught, naming_files():
+        list_folder(tmp_path / "images", None)
+
+    assert caught.value.message == f"{tmp_path}/images: no such file or directory"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 
 from fedcondense.config.site import BurnedIn
 from fedcondense.config.study import ImageSpec
+from fedcondense.data import dicom
 from fedcondense.data.radiograph import fit, read_film, read_radiograph
 from fedcondense.errors import ImageError
 
@@ -206,6 +208,24 @@ def test_another_kind_of_file_is_refused(tmp_path, spec):
 
 def test_a_missing_file_is_refused(tmp_path, spec):
     assert _message(tmp_path / "film.png", spec) == "no such file or directory"
+
+
+@pytest.mark.parametrize("where", [(Path, "open"), (dicom, "_parsed")])
+def test_a_file_that_this_user_may_not_read_is_not_to_be_exported_again(
+    tmp_path, spec, monkeypatch, where
+):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "film.dcm"
+    path.write_bytes(bytes(128) + b"DICM")
+    monkeypatch.setattr(*where, refuse)
+
+    with pytest.raises(ImageError) as caught:
+        read_radiograph(path, spec)
+
+    assert caught.value.message == "permission denied"
+    assert caught.value.hint == "let the user of this program read it: chmod or chown"
 
 
 def test_several_images_in_one_file_are_refused(tmp_path, spec):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
@@ -165,3 +167,14 @@ def test_about_the_share_is_held_out_and_none_at_zero():
 
     assert len(cut_held_out(images, 0.0)[1]) == 0
     assert 20 <= len(cut_held_out(images, 0.2)[1]) <= 60  # binomial: 40 +- 3.5 s.d.
+
+
+def test_a_group_named_by_bytes_that_are_no_utf8_is_cut_like_any_other():
+    groups = [os.fsdecode(b"M\xfcller-%d" % number) for number in range(40)]
+
+    train, held_out = cut_held_out(_images([0] * 40, groups), 0.5)
+    _, test = train_and_test(_images([0] * 40, groups))
+
+    assert 0 < len(held_out) < 40
+    assert set(train.groups) | set(held_out.groups) == set(groups)
+    assert len(test) == 10

@@ -193,3 +193,9 @@ def test_neither_names_nor_patients_show_in_the_listing(tmp_path):
 
     assert "ustermann" not in repr(listing)
     assert len(listing.problems) == 1
+
+
+def test_a_value_beyond_every_measure_is_told_as_such(tmp_path):
+    path = _csv(tmp_path, f"1.png,Normal,{'p' * 140_000}")
+
+    assert _error(path).message == "films.csv: a value is longer than 131072 characters"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fedcondense.cli.terminal import STOPPED
+
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server" / "fedcondense-server.service"
 SITE = ROOT / "sites" / "example" / "fedcondense-site.service"
@@ -72,3 +74,21 @@ def test_systemd_understands_the_unit_and_finds_little_exposed(unit: Path, tmp_p
 
     assert (verified.returncode, verified.stderr) == (0, "")
     assert exposed.returncode == 0, exposed.stdout.splitlines()[-1]
+
+
+@either
+def test_a_stop_is_no_failure_of_the_service(unit: Path) -> None:
+    assert directives(unit)["SuccessExitStatus"] == [str(int(STOPPED))]
+
+
+@either
+def test_what_a_gpu_needs_is_taken_out_by_the_two_lines_that_the_unit_names(unit: Path) -> None:
+    """`ProtectClock` brings `DeviceAllow=char-rtc` along, which shuts out all other devices."""
+    text = unit.read_text()
+
+    after = text.partition("takes the next two lines out")[2].splitlines()
+    following = [line for line in after[1:] if not line.startswith("#")]
+
+    assert following[:2] == ["PrivateDevices=yes", "ProtectClock=yes"]
+    assert "DeviceAllow" not in directives(unit)
+    assert "DevicePolicy" not in directives(unit)

@@ -280,7 +280,7 @@ def test_a_stop_ends_every_process_and_the_same_command_goes_on(tmp_path: Path) 
         server.send_signal(signal.SIGTERM)
         code, said = ended(server, consortium)
 
-    assert code == 1
+    assert code == 143
     assert said.splitlines()[-2:] == [
         "fedcondense-server: error FC103: stopped by the operator",
         "fedcondense-server: hint: the same command goes on where it was",

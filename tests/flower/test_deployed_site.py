@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ from joined_kit import Hospital, hospital, signed_description
 
 import fedcondense
 from fedcondense.config.scenario import ReleaseMode
+from fedcondense.config.site import load_site
 from fedcondense.errors import DataError
 from fedcondense.exchange.keys import SigningKey, fingerprint_digits
 from fedcondense.flower import client_app
@@ -28,7 +30,7 @@ from fedcondense.flower.messages import (
     read_reply,
     to_request,
 )
-from fedcondense.site.last_request import LastRequest, last_request
+from fedcondense.site.last_request import LastRequest, basis_of, last_request
 
 PATIENT = "Jane Doe"
 
@@ -222,8 +224,11 @@ def test_the_last_request_is_kept_as_codes(lakeside: Hospital, images: Condensat
     version = fedcondense.__version__
     assert hello is not None
     assert failed is not None
-    assert hello == LastRequest(hello.when, HELLO, 1, "ready", "", version)
-    assert failed == LastRequest(failed.when, CONTRIBUTE, 1, "failed", "FC901", version)
+    assert replace(hello, basis="") == LastRequest(hello.when, HELLO, 1, "ready", "", version)
+    assert failed == LastRequest(
+        failed.when, CONTRIBUTE, 1, "failed", "FC901", version, hello.basis
+    )
+    assert hello.basis == basis_of(load_site(lakeside.settings))
 
 
 def test_a_malformed_request_is_kept_without_a_version(lakeside: Hospital) -> None:
@@ -251,3 +256,12 @@ def test_no_message_can_choose_the_site(lakeside: Hospital, tmp_path: Path) -> N
     reply = read_reply(client_app.app(request, chosen))
 
     assert reply.signing_key == key_of(lakeside)
+
+
+def test_a_site_that_cannot_pay_says_so_before_it_counts_for_a_quorum(lakeside: Hospital) -> None:
+    lakeside.change(ledger={"epsilon": 8.0})  # pays for no study without differential privacy
+
+    message = ask(lakeside, HELLO)
+
+    assert read_reply(message).outcome is Outcome.REFUSED
+    assert read_reply(message).code == "FC406"

@@ -213,6 +213,17 @@ def test_refusals_and_failures_keep_the_sites_own_code_and_are_final(grid: Deplo
     assert progress(grid).codes == {"site-1": "FC401", "site-2": "FC203"}
 
 
+def test_a_site_that_refuses_when_greeted_is_neither_counted_nor_waited_for(
+    grid: DeployedGrid,
+) -> None:
+    grid.says("site-1", HELLO, replying(Outcome.REFUSED, "FC406", key_of(grid, "site-1")))
+
+    intake = gather(grid)
+
+    assert intake.refused == {"site-1": "FC406"}
+    assert "site-1" not in grid.asked()
+
+
 def test_a_data_officer_is_waited_for_and_asked_ever_more_rarely(
     grid: DeployedGrid, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

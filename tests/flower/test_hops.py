@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import socket
 import ssl
@@ -9,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,13 +21,22 @@ from joined_kit import HOST, Hospital, certify, hospital
 
 import fedcondense
 from fedcondense.config.site import load_site
-from fedcondense.exchange.certificates import Authority, ServerTls, create_authority
+from fedcondense.exchange import certificates
+from fedcondense.exchange.certificates import (
+    Authority,
+    ServerTls,
+    create_authority,
+    issue_certificate,
+)
 from fedcondense.flower import route
 from fedcondense.flower.hops import check_hops
+from fedcondense.flower.node_probe import NodeAnswer, Standing
 from fedcondense.flower.processes import free_port
 from fedcondense.site.doctor import Finding, Verdict
-from fedcondense.site.last_request import LastRequest, note_request
+from fedcondense.site.last_request import LastRequest, basis_of, note_request
 
+USER_AND_PASSWORD = base64.b64encode(b"operator:pass/word").decode()
+STANDING = (Standing.KNOWN, 400, "")
 KNOWN, UNKNOWN = (400, 2003), (412, 2004)  # HTTP status and Flower's code
 
 
@@ -108,6 +120,14 @@ def found(site: Hospital) -> list[Finding]:
     return list(check_hops(load_site(site.settings)))
 
 
+def noted(site: Hospital, *, code: str = "", version: str = fedcondense.__version__) -> None:
+    """The server has asked the site as it is now."""
+    config = load_site(site.settings)
+    outcome = "failed" if code else "ready"
+    last = LastRequest(86_400, "query.hello", 1, outcome, code, version, basis_of(config))
+    note_request(config.state, last)
+
+
 def broken(site: Hospital) -> Finding:
     """The last line, which names what is broken; all before it are in order."""
     *before, last = found(site)
@@ -118,9 +138,7 @@ def broken(site: Hospital) -> Finding:
 
 
 def test_every_hop_in_order_has_its_line(lakeside: Hospital) -> None:
-    note_request(
-        lakeside.state, LastRequest(1, "query.hello", 1, "ready", "", fedcondense.__version__)
-    )
+    noted(lakeside)
 
     findings = found(lakeside)
 
@@ -129,8 +147,8 @@ def test_every_hop_in_order_has_its_line(lakeside: Hospital) -> None:
         "connection",
         "encryption",
         "authority",
-        "server",
         "clock",
+        "server",
         "enrolment",
         "versions",
         "study",
@@ -161,7 +179,11 @@ def test_a_port_where_nobody_listens(lakeside: Hospital, server: Server) -> None
     port = free_port()
     point(lakeside, f"{HOST}:{port}", server.tls.authority)
 
-    assert broken(lakeside).text == f"{HOST} refuses connections on port {port}"
+    last = broken(lakeside)
+
+    assert last.text == f"{HOST} refuses connections on port {port}"
+    assert "no firewall" in last.hint
+    assert "`join` waits for it" in last.hint
 
 
 def test_a_firewall_that_drops(
@@ -288,21 +310,23 @@ def test_another_version_of_flower(lakeside: Hospital, server: Server) -> None:
 
 
 def test_another_version_of_fedcondense(lakeside: Hospital) -> None:
-    note_request(lakeside.state, LastRequest(1, "query.hello", 1, "ready", "", "9.9.9"))
+    noted(lakeside, version="9.9.9")
 
     assert broken(lakeside).text == (
-        f"the server has fedcondense 9.9.9, this site {fedcondense.__version__}"
+        "the server had fedcondense 9.9.9 on 1970-01-02 at 00:00 UTC, this site has "
+        f"{fedcondense.__version__}"
     )
 
 
 def test_a_request_that_the_site_did_not_agree_to(lakeside: Hospital) -> None:
-    last = LastRequest(1, "query.hello", 1, "failed", "FC404", fedcondense.__version__)
-    note_request(lakeside.state, last)
+    noted(lakeside, code="FC404")
 
     finding = broken(lakeside)
 
     assert finding.what == "study"
-    assert "FC404" in finding.text
+    assert finding.text == (
+        "the server's last request, query.hello on 1970-01-02 at 00:00 UTC, was answered with FC404"
+    )
 
 
 def test_a_site_without_a_server_has_one_line(lakeside: Hospital) -> None:
@@ -314,13 +338,215 @@ def test_a_site_without_a_server_has_one_line(lakeside: Hospital) -> None:
     assert (finding.what, finding.verdict) == ("server", Verdict.FAILED)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"study_digest": "ab" * 32}, {"run_signing_fingerprint": "cd" * 32}],
+    ids=["study", "key"],
+)
+@pytest.mark.parametrize("code", ["", "FC404"])
+def test_the_answer_to_another_study_or_key_says_nothing_of_this_one(
+    lakeside: Hospital, change: dict[str, object], code: str
+) -> None:
+    noted(lakeside, code=code, version="9.9.9")
+    lakeside.change(**change)
+
+    *_, versions, study = found(lakeside)
+
+    assert (versions.verdict, study.verdict) == (Verdict.NOTE, Verdict.NOTE)
+    assert "has not asked this site yet" in study.text
+
+
+def test_an_answer_of_an_older_version_says_nothing_of_this_one(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted(lakeside, version="9.9.9")
+    monkeypatch.setattr(fedcondense, "__version__", "9.9.9")
+
+    assert found(lakeside)[-2].verdict is Verdict.NOTE
+
+
+@pytest.mark.parametrize("status", [503, 404])
+def test_the_clock_is_compared_also_where_the_run_has_not_begun(
+    lakeside: Hospital, server: Server, status: int
+) -> None:
+    server.health, server.ahead = status, 4000.0
+
+    assert broken(lakeside).what == "clock"
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [
+        (1000, "the server's certificate is not valid yet, or this machine's clock is behind"),
+        (-1000, "the server's certificate has expired, or this machine's clock is ahead"),
+    ],
+)
+def test_a_certificate_out_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, text: str
+) -> None:
+    class Elsewhen(datetime):
+        """The clock of whoever issued the certificate."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=days)
+
+    files = ServerTls(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "authority.pem")
+    authority = Authority(files.authority, tmp_path / "authority.key")
+    create_authority(authority, "test")
+    monkeypatch.setattr(certificates, "datetime", Elsewhen)
+    issue_certificate(files, authority, [HOST])
+    server = Server(files)
+    http = server.start()
+    site = hospital(tmp_path / "lakeside")
+    point(site, f"{HOST}:{server.port}", files.authority)
+
+    last = broken(site)
+
+    http.shutdown()
+    http.server_close()
+    assert (last.what, last.text) == ("authority", text)
+
+
+def through(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Make the environment name a proxy."""
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+
+
+@dataclass
+class Proxy:
+    """An HTTP proxy that wants a password."""
+
+    status: int = 200
+    asked: list[str] = field(default_factory=list)
+
+    def start(self) -> HTTPServer:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_CONNECT(self) -> None:
+                authorization = self.headers["proxy-authorization"] or ""
+                proxy.asked += [self.path, authorization]
+                status = proxy.status if authorization == f"Basic {USER_AND_PASSWORD}" else 407
+                self.send_response_only(status)
+                self.end_headers()
+                if status == 200:
+                    host, _, port = self.path.rpartition(":")
+                    with socket.create_connection((host, int(port))) as far:
+                        threading.Thread(target=carry, args=(far, self.connection)).start()
+                        carry(self.connection, far)
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        http = ThreadingHTTPServer((HOST, 0), Handler)
+        http.handle_error = lambda *_: None  # type: ignore[method-assign]
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+        return http
+
+
+def carry(here: socket.socket, there: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := here.recv(65_536):
+            there.sendall(data)
+        there.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[Proxy, int]]:
+    proxy = Proxy()
+    http = proxy.start()
+    yield proxy, http.server_port
+    http.shutdown()
+    http.server_close()
+
+
 def test_a_proxy_is_named_and_taken(lakeside: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    monkeypatch.setenv("HTTPS_PROXY", f"http://{HOST}:{port}")
-    monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv("no_proxy", "")
+    through(monkeypatch, f"http://{HOST}:{port}")
 
     proxy, *_, last = found(lakeside)
 
     assert (proxy.what, proxy.verdict) == ("proxy", Verdict.NOTE)
-    assert last.text == f"{HOST} refuses connections on port {port}"
+    assert last.text == f"the proxy {HOST} refuses connections on port {port}"
+    assert "HTTPS_PROXY" in last.hint
+
+
+def test_a_password_opens_the_proxy_and_is_never_shown(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch, proxy: tuple[Proxy, int], server: Server
+) -> None:
+    monkeypatch.setattr("fedcondense.flower.hops.probe_node", lambda _: NodeAnswer(*STANDING))
+    through(monkeypatch, f"http://operator:pa%73s%2Fword@{HOST}:{proxy[1]}")
+
+    findings = found(lakeside)
+
+    assert findings[0].text == f"connections go through {HOST}:{proxy[1]} (HTTPS_PROXY)"
+    assert Verdict.FAILED not in {finding.verdict for finding in findings}
+    assert set(proxy[0].asked) == {f"{HOST}:{server.port}", f"Basic {USER_AND_PASSWORD}"}
+    assert not any(word in repr(findings) for word in ("operator:", "pa%73s", "pass/word"))
+
+
+@pytest.mark.parametrize(
+    ("user", "status", "told"),
+    [("", 200, "HTTP 407"), ("operator:pass%2Fword@", 403, "HTTP 403")],
+)
+def test_a_proxy_that_does_not_connect_says_why(
+    lakeside: Hospital,
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: tuple[Proxy, int],
+    server: Server,
+    user: str,
+    status: int,
+    told: str,
+) -> None:
+    proxy[0].status = status
+    through(monkeypatch, f"http://{user}{HOST}:{proxy[1]}")
+
+    last = broken(lakeside)
+
+    assert last.what == "connection"
+    assert last.text == f"the proxy {HOST} does not connect to {HOST}, port {server.port}: {told}"
+
+
+def test_what_is_no_proxy_at_all(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr(route, "PATIENCE", 0.3)
+    with socket.create_server((HOST, 0)) as silent:
+        through(monkeypatch, f"{HOST}:{silent.getsockname()[1]}")
+
+        assert broken(lakeside).text.endswith("it does not answer")
+
+
+@pytest.mark.parametrize("address", ["http://user:secret@proxy:port", "http://[::1", "http://"])
+def test_the_address_of_a_proxy_that_is_none(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    through(monkeypatch, address)
+
+    (finding,) = found(lakeside)
+
+    assert (finding.what, finding.verdict) == ("proxy", Verdict.FAILED)
+    assert finding.text == "HTTPS_PROXY is not the address of a proxy"
+
+
+def test_the_name_of_a_proxy_that_nobody_knows(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through(monkeypatch, "http://no-such-proxy.invalid:3128")
+
+    last = broken(lakeside)
+
+    assert last.what == "name"
+    assert last.hint.startswith("is HTTPS_PROXY spelled right?")
+
+
+def test_a_proxy_of_another_kind_is_not_looked_through(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through(monkeypatch, "socks5://proxy.example.org:1080")
+
+    assert {finding.verdict for finding in found(lakeside)} == {Verdict.NOTE}

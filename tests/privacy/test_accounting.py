@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from project_kit import extra_of
 
 from fedcondense.errors import SettingsError
 from fedcondense.privacy import accounting
@@ -87,7 +88,7 @@ def test_without_opacus_the_operator_learns_what_to_install(monkeypatch):
     with pytest.raises(SettingsError, match="not installed") as error:
         compose([COUNTS], DELTA)
 
-    assert error.value.hint == "pip install 'fedcondense[dp]'"
+    assert error.value.hint == f"pip install '{extra_of('dp')}'"
 
 
 @given(

@@ -117,6 +117,26 @@ def test_the_examples_are_what_init_writes() -> None:
     assert (EXAMPLES / "study.toml").read_text() == study_toml()
 
 
+@pytest.mark.parametrize("name", ["2001:DB8:0::7", "[2001:db8::7]"])
+def test_an_address_is_written_as_certificates_are_compared(path: Path, name: str) -> None:
+    config = found(path, name).config
+
+    tls = ServerTls(config.tls.certificate, config.tls.key, config.tls.authority)
+    assert config.address.names == ("2001:db8::7",)
+    assert config.address.listen == "::"  # 0.0.0.0 would hear nobody who uses that address
+    assert config.address.shown == "[2001:db8::7]:8444"
+    assert check_server_tls(tls, config.address.names, now=datetime.now(UTC))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SettingsError) as caught:
+        found(tmp_path / "file" / "SERVER.toml", NAME)
+
+    assert caught.value.message == f"{tmp_path}/file: file exists"
+
+
 def test_no_more_sites_are_enrolled_than_a_further_round_has_room_for(tmp_path: Path) -> None:
     office = make_office(tmp_path, study=small_study(rounds=2, **LARGE))
     sites = [Applicant(f"site-{number}") for number in range(4)]

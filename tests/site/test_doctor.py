@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from joined_kit import Hospital, hospital
+from project_kit import extra_of
 
+from fedcondense.config.privacy import DpEmbed
 from fedcondense.config.site import SiteConfig
 from fedcondense.config.study import Study
 from fedcondense.errors import DataError
@@ -19,7 +22,6 @@ from fedcondense.site import doctor
 from fedcondense.site.doctor import (
     Finding,
     Verdict,
-    available_memory,
     check_site,
     others_here,
 )
@@ -89,12 +91,30 @@ def test_the_images_are_looked_at_only_once_the_study_is_known(lakeside: Hospita
         yield Finding("images", Verdict.OK, f"{len(study.classes)} classes")
         raise DataError("the folder is empty", hint="look there")
 
-    *_, found, failure = check_site(lakeside.settings, survey=survey)
+    *_, found, failure = check_site(lakeside.settings, surveys={"images": survey})
     lakeside.change(study_digest="ab" * 32)
 
     assert found.text == "2 classes"
-    assert failure == Finding("images", Verdict.FAILED, "the folder is empty", "look there")
+    assert failure == Finding(
+        "images", Verdict.FAILED, "the folder is empty", "look there", "FC202"
+    )
     assert "images" not in lines(lakeside)
+
+
+@pytest.mark.parametrize("found", [None, "opacus"])
+def test_a_study_with_differential_privacy_needs_opacus(
+    lakeside: Hospital, monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    assert "software" not in lines(lakeside)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+
+    privacy = DpEmbed(mode="dp-embed", epsilon=8.0, delta=1e-5)
+    study = lakeside.study.model_copy(update={"privacy": privacy})
+    monkeypatch.setattr(doctor, "releasable_study", lambda site: study)
+
+    software = lines(lakeside)["software"]
+    assert software.verdict is (Verdict.OK if found else Verdict.FAILED)
+    assert software.hint == ("" if found else f"pip install '{extra_of('dp')}'")
 
 
 def test_a_full_disk_and_a_small_memory_are_failures(
@@ -115,14 +135,6 @@ def test_a_gpu_that_is_not_there_is_a_failure_and_auto_takes_the_cpu(lakeside: H
 
     lakeside.change(device="cpu", threads=2)
     assert lines(lakeside)["device"].text == "CPU, 2 threads"
-
-
-def test_free_memory_is_read_where_the_system_says_it(tmp_path: Path) -> None:
-    source = tmp_path / "meminfo"
-    source.write_text("MemTotal:       9 kB\nMemAvailable:    2048 kB\n")
-
-    assert available_memory(source) == 2 * 2**20
-    assert available_memory(tmp_path / "none") is None
 
 
 def test_other_people_on_the_machine_are_counted_services_are_not(

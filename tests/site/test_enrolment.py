@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import time
 from pathlib import Path
@@ -126,3 +128,21 @@ def test_a_data_officer_gets_a_key_of_their_own_where_they_want_it(
     officer = SigningKey.load(stick)
     assert made.officer == officer.fingerprint != made.signing
     assert read_enrolment(made.request).officer_key == officer.public.hex()
+
+
+def test_a_folder_that_cannot_be_written_is_named(path: Path, monkeypatch) -> None:
+    path.parent.parent.joinpath("lakeside").touch()
+    with pytest.raises(SettingsError, match=f"{path.parent}: file exists") as caught:
+        init_site(path, "lakeside")
+    assert caught.value.hint == "give a path in a folder that this user can write"
+
+    path.parent.unlink()
+    path.parent.mkdir()
+
+    def refuse(name: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(name))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SettingsError) as caught:
+        init_site(path, "lakeside")
+    assert caught.value.message == f"{path.parent}: permission denied"

@@ -10,6 +10,7 @@ from joined_kit import Hospital, hospital
 from fedcondense.config.privacy import DpEmbed, Unit
 from fedcondense.config.site import load_site
 from fedcondense.config.study import Study
+from fedcondense.data.dicom import NO_PYDICOM
 from fedcondense.data.problems import Problem
 from fedcondense.data.survey import ClassCount, Survey
 from fedcondense.site import image_survey
@@ -28,7 +29,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What the survey counts; to be changed."""
     counts: dict[str, object] = {
         "total": 60,
-        "classes": (ClassCount("covid", 30, 20), ClassCount("normal", 30, 13)),
+        "classes": (ClassCount("covid", 30, 20, 16, 4), ClassCount("normal", 30, 13, 10, 3)),
         "left_out": 0,
         "largest_group": 3,
         "with_patient": 60,
@@ -50,26 +51,26 @@ def lines(site: Hospital, study: Study | None = None) -> list[Finding]:
 def test_images_in_order_are_counted_by_class(lakeside: Hospital, found: dict[str, object]) -> None:
     assert [(line.verdict, line.text) for line in lines(lakeside)] == [
         (Verdict.OK, "60 of 60 images can be used, of 33 groups"),
-        (Verdict.OK, "covid: 30 images, 20 groups"),
-        (Verdict.OK, "normal: 30 images, 13 groups"),
+        (Verdict.OK, "covid: 30 images, 20 groups, 16 to learn from"),
+        (Verdict.OK, "normal: 30 images, 13 groups, 10 to learn from"),
     ]
 
 
 def test_a_class_with_too_few_groups_to_learn_from_will_be_left_out(
     lakeside: Hospital, found: dict[str, object]
 ) -> None:
-    found["classes"] = (ClassCount("covid", 30, 20), ClassCount("normal", 30, 11))
+    found["classes"] = (ClassCount("covid", 30, 20, 16, 4), ClassCount("normal", 30, 11, 9, 2))
 
     *_, last = lines(lakeside)
 
-    assert last.verdict is Verdict.NOTE  # 11 less a fifth are 9
+    assert last.verdict is Verdict.NOTE
     assert last.hint == "fewer than 10 groups are left to learn from, so the class is left out"
 
 
 def test_a_site_without_a_large_class_cannot_take_part(
     lakeside: Hospital, found: dict[str, object]
 ) -> None:
-    found |= {"classes": (ClassCount("covid", 3, 2), ClassCount("normal", 30, 11))}
+    found |= {"classes": (ClassCount("covid", 3, 2, 2), ClassCount("normal", 30, 11, 11, 0))}
     found |= {"with_patient": 33}
 
     assert lines(lakeside)[-1].text == "no class is large enough, so this site cannot take part"
@@ -125,3 +126,37 @@ def test_phantoms_are_surveyed_as_they_are(lakeside: Hospital) -> None:
     findings = lines(lakeside, study)
 
     assert findings[0].what == "images"
+
+
+def test_a_class_of_which_nothing_is_held_out_will_be_left_out(
+    lakeside: Hospital, found: dict[str, object]
+) -> None:
+    found["classes"] = (ClassCount("covid", 30, 20, 16, 4), ClassCount("normal", 30, 11, 11, 0))
+
+    *_, last = lines(lakeside)
+
+    assert last.hint == "no group of it is held out for the audits, so the class is left out"
+
+
+def test_a_folder_that_no_class_is_named_like_is_told(
+    lakeside: Hospital, found: dict[str, object]
+) -> None:
+    found["other_classes"] = ("Covid",)
+
+    [told] = [line for line in lines(lakeside) if "Covid" in line.text]
+
+    assert told.verdict is Verdict.NOTE
+    assert told.text == "the folder Covid holds images, and no class of the study is called so"
+
+
+def test_a_missing_reader_of_dicom_is_one_line(
+    lakeside: Hospital, found: dict[str, object]
+) -> None:
+    found["problems"] = tuple(
+        Problem(row, NO_PYDICOM, "install it", f"{row}.dcm") for row in range(1, 40)
+    )
+
+    failures = [line for line in lines(lakeside) if line.verdict is Verdict.FAILED]
+
+    assert [line.what for line in failures] == ["images", "software"]
+    assert failures[1].text == "39 images are DICOM, and pydicom is not installed"

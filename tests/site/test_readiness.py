@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,20 @@ def test_paths_in_site_toml_are_relative_to_its_folder(
     assert site.node_key == lakeside.folder / "elsewhere" / "node.key"
     assert site.signing_key == lakeside.folder / "state" / "keys" / "signing.key"
     assert site.release.officer_key == Path("/media/officer.key")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "said"),
+    [("getuid", 4711, "belongs to another user"), ("access", False, "cannot be written")],
+)
+def test_a_folder_that_this_user_cannot_use_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, answer: object, said: str
+) -> None:
+    folder = private_folder(tmp_path / "state")
+    monkeypatch.setattr(os, name, lambda *_: answer)  # tests may run as root, who can do anything
+
+    with pytest.raises(SettingsError, match=said) as error:
+        private_folder(folder)
+
+    assert str(folder) in error.value.message
+    assert error.value.hint

@@ -45,6 +45,10 @@ def test_the_service_is_not_started_again_after_settings_or_a_refusal(unit: Path
     assert found["RestartPreventExitStatus"] == ["2 3"]
 
 
+def test_connections_of_strangers_do_not_use_up_those_of_the_sites() -> None:
+    assert directives(SERVER)["LimitNOFILE"] == ["65536"]
+
+
 def test_a_server_goes_on_after_a_kill_and_not_after_a_code_of_its_own() -> None:
     assert directives(SERVER)["Restart"] == ["on-abnormal"]
 

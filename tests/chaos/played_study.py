@@ -176,7 +176,8 @@ class Study:
 
     def has_begun(self) -> bool:
         """Whether a site has begun to condense."""
-        return any(self.site(name).glob("runs/*/round-001/log.jsonl") for name in (FIRST, SECOND))
+        journals = [self.site(name).glob("runs/*/round-001/log.jsonl") for name in (FIRST, SECOND)]
+        return any(list(found) for found in journals)
 
     def has_checkpoint(self, number: int = 1) -> bool:
         """Whether the first site keeps the state of an unfinished condensation."""

@@ -65,6 +65,15 @@ def test_settings_that_cannot_be_read_are_an_error_with_a_code(
     assert f"error FC101: {path}: permission denied\n" in ran.stderr
 
 
+@pytest.fixture
+def _heard_from_a_keyboard() -> Iterator[None]:
+    """A shell starts what runs in its background deaf to Ctrl-C; that is not the question here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard_from_a_keyboard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 @pytest.mark.parametrize("command", [site, server, simulate])
 def test_a_stop_of_a_service_is_told_from_an_error(

@@ -35,6 +35,9 @@ def print_set(folder: Path, name: str) -> None:
     for result in audits["results"]:
         share = f"{result['seconds'] / condensing:.1%} of condensing" if condensing else ""
         print(f"  {result['audit']}: {result['verdict']}, {result['seconds']:.1f} s, {share}")
+        likeness = [one["value"] for one in result["findings"] if one["statistic"] == "copy"]
+        if likeness:
+            print(f"    likeness to one radiograph, at most: {max(likeness):.3f}")
         for statistic in (*RETRIEVAL, *ATTACKS):
             for found in of_the_set(result["findings"], statistic):
                 print(f"    {statistic}, {found['space']}: {show(found)}, {found['verdict']}")

@@ -173,7 +173,7 @@ class Supervisor:
                 moved = now if self._moves(children) else moved
             if now - heard > DEAF:
                 return "the SuperNode lost its superexec"
-            if now - moved > self._longest_sending():
+            if now - moved > STALLED and now - moved > self._longest_sending():
                 return "the SuperNode waits for an answer whose process is gone"
             self._report(health)
             self._part(now)
